@@ -1,0 +1,111 @@
+"""Rank load and balancedness of a placement under a load.
+
+A replica carries w / c: its expert's tokens over its expert's replicas. A rank's load is the sum
+over its slots, so that a rank with two replicas of an expert counts both. Balancedness of a layer
+is mean over maximum rank load; of a placement, the sum of means over the sum of maxima.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from .errors import InvalidLoadError
+from .model.load import ExpertLoad
+from .model.report import BalanceReport
+
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .model.placement import Placement
+
+
+def rank_load(placement: Placement, load: Tensor) -> Tensor:
+    """Return the tokens that each rank has to process.
+
+    Args:
+        placement: Which slot holds which expert.
+        load: [..., num_layers, num_logical_experts], tokens; leading dimensions, such as the
+            samples of a window, are kept. Not mutated.
+
+    Returns:
+        [..., num_layers, num_ranks] float64, tokens, on the device of the placement.
+
+    Raises:
+        InvalidLoadError: Layers or experts are not those of the placement.
+    """
+    expected = [placement.num_layers, placement.num_logical_experts]
+    if list(load.shape[-2:]) != expected:
+        raise InvalidLoadError(
+            "load",
+            f"Expected load of shape [..., {expected[0]}, {expected[1]}], got {list(load.shape)}.",
+        )
+    tokens: Tensor = load.to(placement.phy2log.device, torch.float64)
+    per_replica = tokens / placement.logcnt()
+    experts = placement.phy2log.expand(*load.shape[:-1], -1)
+    slot_load = per_replica.gather(-1, experts)
+    return slot_load.reshape(*load.shape[:-1], placement.topology.num_ranks, -1).sum(dim=-1)
+
+
+def balancedness(rank_tokens: Tensor) -> Tensor:
+    """Return the balancedness over all layers: sum of mean over sum of maximum rank load.
+
+    Layers without load add nothing to either sum; without any load the result is 1.
+
+    Args:
+        rank_tokens: [..., num_layers, num_ranks], tokens, as from `rank_load`.
+
+    Returns:
+        [...] float64, in (0, 1].
+    """
+    tokens = rank_tokens.to(torch.float64)
+    return _ratio(tokens.mean(dim=-1).sum(dim=-1), tokens.amax(dim=-1).sum(dim=-1))
+
+
+def layer_balancedness(rank_tokens: Tensor) -> Tensor:
+    """Return the balancedness of each layer, 1 for a layer without load.
+
+    Args:
+        rank_tokens: [..., num_layers, num_ranks], tokens, as from `rank_load`.
+
+    Returns:
+        [..., num_layers] float64, in (0, 1].
+    """
+    tokens = rank_tokens.to(torch.float64)
+    return _ratio(tokens.mean(dim=-1), tokens.amax(dim=-1))
+
+
+def report(placement: Placement, load: ExpertLoad | Tensor) -> BalanceReport:
+    """Return how evenly a placement spreads a load.
+
+    Args:
+        placement: Which slot holds which expert.
+        load: A load, of which the sum over samples is scored, or
+            [num_layers, num_logical_experts], tokens. Not mutated.
+
+    Raises:
+        InvalidLoadError: Layers or experts are not those of the placement, or the tensor has
+            further dimensions.
+    """
+    total = load.total() if isinstance(load, ExpertLoad) else load
+    if total.dim() != 2:
+        raise InvalidLoadError(
+            "load",
+            f"Expected load of shape [num_layers, num_logical_experts], got {list(total.shape)}.",
+        )
+    rank_tokens = rank_load(placement, total)
+    per_layer: list[float] = layer_balancedness(rank_tokens).tolist()
+    return BalanceReport(
+        balancedness=float(balancedness(rank_tokens)),
+        per_layer=tuple(per_layer),
+        mean=sum(per_layer) / len(per_layer),
+        minimum=min(per_layer),
+    )
+
+
+def _ratio(mean: Tensor, maximum: Tensor) -> Tensor:
+    # Rounding can lift a mean of equal loads above their maximum by one unit in the last place.
+    ratio = (mean / maximum).clamp(max=1.0)
+    return torch.where(maximum > 0, ratio, torch.ones_like(ratio))

@@ -1,0 +1,79 @@
+"""Whether experts stay on the node of their group or may go anywhere."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+from expertplane_planner.errors import InvalidInputError
+
+
+if TYPE_CHECKING:
+    from .topology import Topology
+
+
+class Mode(enum.StrEnum):
+    """How a plan treats nodes and expert groups."""
+
+    AUTO = "auto"
+    """Hierarchical where there are several nodes and the expert groups divide evenly over them,
+    global otherwise."""
+
+    HIERARCHICAL = "hierarchical"
+    """Whole expert groups go to nodes, and every replica stays on the node of its group."""
+
+    GLOBAL = "global"
+    """Nodes and expert groups are ignored: any replica may go to any rank."""
+
+
+def resolve_mode(
+    mode: Mode, topology: Topology, num_logical_experts: int, num_expert_groups: int
+) -> Mode:
+    """Return the mode that a solve will run in, never `Mode.AUTO`.
+
+    Hierarchical mode on a single node is allowed. It then bounds nothing, but looks at experts
+    group by group, hottest group first, so that ties may fall differently from global mode; with
+    one expert group the two are the same.
+
+    Args:
+        mode: What the caller asked for.
+        topology: Where the experts go.
+        num_logical_experts: Logical experts per layer.
+        num_expert_groups: Routing groups of consecutive logical experts, 1 if there are none.
+
+    Raises:
+        InvalidInputError: No such mode, fewer than one expert group, or hierarchical mode asked
+            for where expert groups do not divide evenly over nodes, or logical experts over
+            expert groups.
+    """
+    if mode not in tuple(Mode):
+        raise InvalidInputError(
+            "mode", f"Expected mode to be one of {', '.join(Mode)}, got '{mode}'."
+        )
+    # A mode's name, as from a command line, equals the member but is not the member.
+    mode = Mode(mode)
+    if num_expert_groups < 1:
+        raise InvalidInputError(
+            "num_expert_groups",
+            f"Expected num_expert_groups to be positive, got {num_expert_groups}.",
+        )
+    # Slots divide evenly over nodes by the birth of a topology.
+    groups_fit_nodes = num_expert_groups % topology.num_nodes == 0
+    experts_fit_groups = num_logical_experts % num_expert_groups == 0
+    if mode is Mode.AUTO:
+        several_nodes = topology.num_nodes > 1
+        fits = several_nodes and groups_fit_nodes and experts_fit_groups
+        return Mode.HIERARCHICAL if fits else Mode.GLOBAL
+    if mode is Mode.HIERARCHICAL and not groups_fit_nodes:
+        raise InvalidInputError(
+            "num_expert_groups",
+            "Expected num_expert_groups to be a multiple of num_nodes in hierarchical mode, "
+            f"got {num_expert_groups} and {topology.num_nodes}.",
+        )
+    if mode is Mode.HIERARCHICAL and not experts_fit_groups:
+        raise InvalidInputError(
+            "num_expert_groups",
+            "Expected num_logical_experts to be a multiple of num_expert_groups in hierarchical "
+            f"mode, got {num_logical_experts} and {num_expert_groups}.",
+        )
+    return mode

@@ -1,0 +1,67 @@
+"""Policies by name: the built-in ones, and those that other distributions bring along.
+
+Another distribution adds a policy with an entry point in the group `expertplane.policies`: the
+entry point's name is the policy's, its object is a callable without arguments, usually the class,
+that returns a `Policy`. It is imported when somebody asks for it, not before; a built-in name
+cannot be taken over.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from expertplane_planner.errors import UnknownPolicyError
+
+from .base import Policy
+from .deepseek import DeepSeekPolicy
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+ENTRY_POINT_GROUP = "expertplane.policies"
+
+_BUILT_IN: Mapping[str, Callable[[], Policy]] = MappingProxyType({"deepseek": DeepSeekPolicy})
+
+
+def policy_names() -> tuple[str, ...]:
+    """Return the names of all policies, built-in ones first; imports no third-party policy."""
+    installed = sorted(entry_points(group=ENTRY_POINT_GROUP).names - _BUILT_IN.keys())
+    return (*_BUILT_IN, *installed)
+
+
+def get_policy(name: str) -> Policy:
+    """Return a policy with its default parameters.
+
+    Raises:
+        UnknownPolicyError: No policy has this name, or the installed one cannot be loaded.
+    """
+    built_in = _BUILT_IN.get(name)
+    if built_in is not None:
+        return built_in()
+    for entry_point in entry_points(group=ENTRY_POINT_GROUP, name=name):
+        return _load(entry_point)
+    raise UnknownPolicyError(
+        "policy", f"Expected policy to be one of {', '.join(policy_names())}, got '{name}'."
+    )
+
+
+def _load(entry_point: EntryPoint) -> Policy:
+    try:
+        policy = entry_point.load()()
+    except Exception as error:  # other people's code: whatever it raises, it is not available
+        raise UnknownPolicyError(
+            "policy",
+            f"Expected policy '{entry_point.name}' to load from {entry_point.value}, "
+            f"got {type(error).__name__}: {error}.",
+        ) from error
+    if not isinstance(policy, Policy):
+        raise UnknownPolicyError(
+            "policy",
+            f"Expected policy '{entry_point.name}' to have name, params and place, "
+            f"got a {type(policy).__name__}.",
+        )
+    return policy
