@@ -1,0 +1,266 @@
+"""The client for asyncio. Everything but I/O is in `calls` and `watching`."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import grpc
+import grpc.aio
+
+from expertplane.v1 import plan_service_pb2 as plans_pb2
+
+from . import calls, watching
+from .backoff import Backoff
+from .channel import check_address, open_channel
+from .status import call_error
+
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from types import TracebackType
+    from typing import Self
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from expertplane.v1 import decision_pb2, deployment_pb2, plan_pb2
+
+    from .plan import Plan
+
+
+T = TypeVar("T")
+
+
+class Client:
+    """Asks a planner, over one channel.
+
+        async with Client("127.0.0.1:50051") as client:
+            plan = await client.get_plan("prod/deepseek-v3")
+
+    Every method raises a `CallError` when the planner refuses or cannot be asked, `ProtocolError`
+    when its answer breaks the contract, and `InputError` for arguments that cannot be sent.
+
+    Args:
+        address: "host:port" or a gRPC target.
+        credentials: TLS; None connects in the clear.
+        timeout_s: Deadline of every call, in seconds; None takes each call's own.
+        wait_for_ready: Lets calls that only read wait for the planner to come up, within their
+            deadline, instead of failing at once.
+        backoff: Waits between the streams of a watch.
+        rng: Where jitter comes from.
+
+    Raises:
+        InputError: the address is not in order.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        timeout_s: float | None = None,
+        wait_for_ready: bool = True,
+        backoff: Backoff | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._address = check_address(address)
+        self._credentials = credentials
+        self._timeout_s = timeout_s
+        self._wait_for_ready = wait_for_ready
+        self._backoff = backoff or Backoff()
+        self._rng = rng or random.Random()
+        self._is_closed = False
+        self._channel: grpc.aio.Channel | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the client for good; calls in flight are cancelled."""
+        self._is_closed = True
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def create_deployment(
+        self, name: str, spec: deployment_pb2.DeploymentSpec, *, request_id: str | None = None
+    ) -> deployment_pb2.Deployment:
+        """Adds a deployment and returns it.
+
+        Args:
+            name: "namespace/name".
+            spec: What to plan for.
+            request_id: Makes a repeated call return the first answer; None draws a new UUID.
+        """
+        return await self._call(calls.create_deployment(name, spec, request_id=request_id))
+
+    async def get_deployment(self, name: str) -> deployment_pb2.Deployment:
+        """Returns a deployment with its present status."""
+        return await self._call(calls.get_deployment(name))
+
+    async def list_deployments(self) -> list[deployment_pb2.Deployment]:
+        """Returns all deployments by name, following the pages."""
+        return await self._drive(calls.list_deployments())
+
+    async def delete_deployment(
+        self, name: str, *, etag: str = "", request_id: str | None = None
+    ) -> None:
+        """Removes a deployment with its plans.
+
+        Args:
+            name: "namespace/name".
+            etag: Etag that was read, to delete nothing newer; empty deletes whatever is there.
+            request_id: Makes a repeated call return the first answer; None draws a new UUID.
+        """
+        await self._call(calls.delete_deployment(name, etag=etag, request_id=request_id))
+
+    async def compute_plan(
+        self,
+        load: NDArray[Any],
+        *,
+        num_nodes: int,
+        num_ranks: int,
+        num_slots: int,
+        num_expert_groups: int = 1,
+        mode: str = "auto",
+        policy: str = "",
+        seed: int = 0,
+        incumbent_phy2log: NDArray[np.integer[Any]] | None = None,
+    ) -> Plan:
+        """Returns a plan for a load; nothing is stored, and its version is 0.
+
+        Args:
+            load: [num_layers, num_logical_experts] or, for samples, [num_samples, num_layers,
+                num_logical_experts], tokens, integers or floats. Not mutated.
+            num_nodes: Domains of fast links; divides num_ranks.
+            num_ranks: Expert-parallel ranks; divides num_slots.
+            num_slots: Slots per layer over all ranks.
+            num_expert_groups: Routing groups of consecutive logical experts.
+            mode: "auto", "hierarchical" or "global".
+            policy: Name of the algorithm; empty takes the planner's default.
+            seed: Seed for policies that draw random numbers.
+            incumbent_phy2log: [num_layers, num_slots], the placement in force, if there is one.
+        """
+        return await self._call(
+            calls.compute_plan(
+                load,
+                num_nodes=num_nodes,
+                num_ranks=num_ranks,
+                num_slots=num_slots,
+                num_expert_groups=num_expert_groups,
+                mode=mode,
+                policy=policy,
+                seed=seed,
+                incumbent_phy2log=incumbent_phy2log,
+            )
+        )
+
+    async def get_plan(self, deployment: str, version: int | None = None) -> Plan:
+        """Returns a plan of a deployment: the committed one, or the one of a version."""
+        return await self._call(calls.get_plan(deployment, version))
+
+    async def list_plans(
+        self, deployment: str, *, limit: int | None = None
+    ) -> list[plan_pb2.PlanMetadata]:
+        """Returns what is known about the plans of a deployment, newest first, without their maps.
+
+        Args:
+            deployment: "namespace/name".
+            limit: The most plans to return; None returns all, following the pages.
+        """
+        return await self._drive(calls.list_plans(deployment, limit=limit))
+
+    async def explain_decisions(
+        self, deployment: str, *, after_sequence: int = 0, limit: int = 100
+    ) -> list[decision_pb2.Decision]:
+        """Returns the latest decisions with their reasons and numbers, oldest first.
+
+        Args:
+            deployment: "namespace/name".
+            after_sequence: Leaves out decisions up to this one.
+            limit: The most decisions to return, 1 to 1000.
+        """
+        return await self._call(
+            calls.explain_decisions(deployment, after_sequence=after_sequence, limit=limit)
+        )
+
+    async def watch_plans(self, deployment: str, from_version: int = 0) -> AsyncIterator[Plan]:
+        """Yields the committed plan and then every later one; versions may be skipped.
+
+        Goes on by version when the planner was away, and waits for a deployment that does not
+        exist yet. Ends when the iteration is given up or the client is closed.
+
+        Args:
+            deployment: "namespace/name".
+            from_version: The lowest version worth having; 0 for whatever is committed.
+        """
+        cursor = watching.WatchCursor(deployment, from_version, self._backoff, self._rng)
+        while not self._is_closed:
+            stream = self._open().unary_stream(
+                watching.METHOD,
+                request_serializer=plans_pb2.WatchPlansRequest.SerializeToString,
+                response_deserializer=plans_pb2.WatchPlansResponse.FromString,
+            )(cursor.request())
+            try:
+                async for response in stream:
+                    plan = cursor.on_response(response)
+                    if plan is not None:
+                        yield plan
+            except grpc.aio.AioRpcError as error:
+                failure = call_error(error, method=watching.METHOD, address=self._address)
+                if not isinstance(failure, watching.RESUMABLE):
+                    raise failure from error
+            except asyncio.CancelledError:
+                # gRPC raises it for a call that `close` has cancelled as well as for the task.
+                if not self._is_closed or _is_cancelled():
+                    raise
+            finally:
+                stream.cancel()
+            await asyncio.sleep(cursor.delay_s())
+
+    async def _drive(self, flow: calls.Flow[T]) -> T:
+        answer = None
+        while True:
+            try:
+                call = flow.send(answer)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            answer = await self._call(call)
+
+    async def _call(self, call: calls.Call[T]) -> T:
+        invoke = self._open().unary_unary(
+            call.method,
+            request_serializer=type(call.request).SerializeToString,
+            response_deserializer=call.response_class.FromString,
+        )
+        try:
+            response = await invoke(
+                call.request,
+                timeout=call.timeout_s if self._timeout_s is None else self._timeout_s,
+                wait_for_ready=self._wait_for_ready and call.is_read,
+            )
+        except grpc.aio.AioRpcError as error:
+            raise call_error(error, method=call.method, address=self._address) from error
+        return call.parse(response)
+
+    def _open(self) -> grpc.aio.Channel:
+        assert not self._is_closed, "the client is closed"
+        # Opened by the first call, inside the loop that will use it.
+        if self._channel is None:
+            self._channel = open_channel(self._address, self._credentials)
+        return self._channel
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,60 @@
+"""Turns what gRPC raises into the client's errors, for both kinds of channels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import grpc
+import grpc.aio
+
+from .errors import ERROR_BY_STATUS, CallError, PlannerDefectError
+from .rich_status import reason_and_field
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def call_error(error: grpc.RpcError, *, method: str, address: str) -> CallError:
+    """Returns the client's error for a call that failed.
+
+    Args:
+        error: What gRPC raised; of blocking channels it is the call itself, of asyncio's not.
+        method: The method that was called.
+        address: Where the planner was expected.
+    """
+    if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):
+        # gRPC promises a status with every error; without one there is nothing to tell but this.
+        return _build(grpc.StatusCode.UNKNOWN, str(error), (), method=method, address=address)
+    return _build(
+        error.code(),
+        error.details() or "",
+        error.trailing_metadata() or (),
+        method=method,
+        address=address,
+    )
+
+
+def _build(
+    code: grpc.StatusCode,
+    details: str,
+    metadata: Iterable[tuple[str, str | bytes]],
+    *,
+    method: str,
+    address: str,
+) -> CallError:
+    reason, field = reason_and_field(metadata)
+    # A status of a later gRPC release is none that a planner answers on purpose.
+    kind = ERROR_BY_STATUS.get(code, PlannerDefectError)
+    message = _sentence(code, details, address)
+    return kind(message, code=code, reason=reason, field=field, method=method)
+
+
+def _sentence(code: grpc.StatusCode, details: str, address: str) -> str:
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return f"Expected a planner at {address}, got no answer: {details or 'unavailable'}"
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return f"Expected an answer of the planner at {address} in time, got none: {details}"
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return f"Expected the planner at {address} to serve this call, got: {details}"
+    return details or code.name

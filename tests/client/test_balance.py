@@ -1,0 +1,30 @@
+"""Balancedness as the commands show it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from expertplane_client.balance import balance, initial_phy2log
+
+
+def test_a_hand_computed_balance() -> None:
+    """Expert 0 has two replicas of 2 tokens each: ranks carry 5 and 4, then 2 and 9."""
+    weight = np.array([[4, 3, 2], [4, 0, 7]])
+    found = balance(weight, np.array([[0, 1, 0, 2], [0, 1, 0, 2]], dtype=np.int32), 2)
+
+    assert found.per_layer == (4.5 / 5, 5.5 / 9)
+    assert found.balancedness == (4.5 + 5.5) / (5 + 9)
+    assert (found.minimum, found.mean) == (5.5 / 9, (4.5 / 5 + 5.5 / 9) / 2)
+
+
+def test_a_layer_without_load_is_perfect() -> None:
+    """Nothing to carry is carried evenly, and does not weigh on the rest."""
+    found = balance(np.array([[0, 0], [1, 1]]), initial_phy2log(2, 2, 4), 2)
+
+    assert (found.balancedness, found.per_layer) == (1.0, (1.0, 1.0))
+    assert balance(np.zeros((1, 2)), initial_phy2log(1, 2, 2), 2).balancedness == 1.0
+
+
+def test_the_start_placement_goes_round() -> None:
+    """Slot p holds expert p mod the number of experts, in every layer."""
+    np.testing.assert_array_equal([[0, 1, 2, 0, 1]] * 2, initial_phy2log(2, 3, 5))
