@@ -70,7 +70,7 @@ def decode_tensor(
     shape = tuple(message.shape)
     if len(shape) != len(max_shape):
         raise TensorError(
-            "shape", f"Expected {len(max_shape)} dimensions, got shape {list(shape)}."
+            "shape", f"Expected {len(max_shape)} dimensions, got {len(shape)}."
         )
     if any(not 1 <= extent <= limit for extent, limit in zip(shape, max_shape, strict=True)):
         raise TensorError(

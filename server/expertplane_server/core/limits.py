@@ -1,0 +1,28 @@
+"""The caps on what the service accepts, checked before memory is allocated."""
+
+from __future__ import annotations
+
+
+MAX_LAYERS = 256
+MAX_LOGICAL_EXPERTS = 4096
+MAX_RANKS = 4096
+MAX_SLOTS = 65536
+MAX_SAMPLES_PER_REPORT = 64
+MAX_SAMPLES_PER_SOLVE = 256
+MAX_COUNT = 2**53
+"""Largest token count: the largest integer up to which float64 is exact."""
+MAX_COUNTER = 2**63 - 1
+"""Largest version, epoch or step: what a signed 64-bit column holds."""
+MAX_CLAIM = 2**62
+"""Largest version or epoch above its own that the planner believes: one false claim must leave
+room for all that comes after it."""
+MAX_CONNECT_MESSAGE_BYTES = 2 * 1024 * 1024
+MAX_UNARY_MESSAGE_BYTES = 64 * 1024 * 1024
+MAX_WINDOW_ENTRIES = 2**25
+"""Token counts that a window, or the samples under way, may hold: 256 MiB of float64."""
+MAX_COMPUTES = 8
+MAX_DEPLOYMENTS = 256
+MAX_MEMBERS = 4096
+MAX_OPEN_SAMPLES = 64
+MAX_CLOSED_KEYS = 4096
+MAX_JOURNAL = 1000

@@ -1,0 +1,232 @@
+"""Load reports of several participants become samples: summed, deduplicated, closed once.
+
+A sample is keyed by (engine run, first step). It closes when every member that was there when it
+opened has reported, or at its deadline. Repeats count once, late reports are dropped.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from expertplane_server.core import limits
+from expertplane_server.core.effects import SampleFate
+from expertplane_server.core.errors import InvalidArgumentError
+from expertplane_server.core.events import LoadKind, LoadReport, LoadScope
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Set
+
+    from expertplane_server.core.spec import DeploymentSpec
+
+
+Counts = npt.NDArray[np.float64]
+SampleKey = tuple[str, int]
+
+
+@dataclass(slots=True)
+class _OpenSample:
+    """A sample under way.
+
+    Attributes:
+        total: [L, E], tokens summed over the reports so far.
+        deadline_s: when it closes whatever is missing, on the monotonic clock.
+        missing: ranks of the members when it opened that no report has answered for.
+        reported: ranks that a report has answered for; disjoint from `missing`.
+        versions: plan versions that the reports were measured under; more than one = straddling.
+    """
+
+    total: Counts
+    deadline_s: float
+    steps_per_sample: int
+    kind: LoadKind
+    scope: LoadScope
+    missing: set[int]
+    reported: set[int] = field(default_factory=set)
+    versions: set[int] = field(default_factory=set)
+
+    def add(self, counts: Counts, ranks: Collection[int], plan_version: int) -> None:
+        """Adds what some ranks have counted; a rank that has been counted is not counted again."""
+        if not self.reported.isdisjoint(ranks):
+            return
+        self.total += counts
+        self.reported.update(ranks)
+        self.missing.difference_update(ranks)
+        self.versions.add(plan_version)
+
+    def coverage(self) -> float:
+        """Returns the share of the expected ranks that have reported."""
+        if self.scope is LoadScope.DEPLOYMENT:
+            return 1.0
+        return len(self.reported) / (len(self.reported) + len(self.missing))
+
+    def is_complete(self, present: Set[int]) -> bool:
+        """Tells whether nobody is left to wait for; who has gone will not report any more."""
+        return self.scope is LoadScope.DEPLOYMENT or present.isdisjoint(self.missing)
+
+
+class Sampler:
+    """Turns reports into closed samples of one deployment and generation."""
+
+    def __init__(self, spec: DeploymentSpec) -> None:
+        self._spec = spec
+        entries = spec.num_layers * spec.num_logical_experts
+        self._max_open = min(limits.MAX_OPEN_SAMPLES, max(1, limits.MAX_WINDOW_ENTRIES // entries))
+        self._open: OrderedDict[SampleKey, _OpenSample] = OrderedDict()
+        # Keys that have closed, oldest first; below a run's forgotten step all count as closed.
+        self._closed: OrderedDict[SampleKey, None] = OrderedDict()
+        self._forgotten_step: OrderedDict[str, int] = OrderedDict()
+
+    def add(
+        self,
+        report: LoadReport,
+        *,
+        ranks: Collection[int],
+        engine_run_id: str,
+        present: Set[int],
+        to_logical: Callable[[LoadReport], Counts],
+        now_s: float,
+    ) -> list[SampleFate]:
+        """Adds a report to its samples and returns the fates of those that were dropped for it.
+
+        Args:
+            report: checked against the spec by the caller.
+            ranks: the ranks that the reporter answers for.
+            engine_run_id: the run that the steps belong to.
+            present: the ranks of every live participant.
+            to_logical: maps the report's counts to [K, L, E].
+            now_s: monotonic time.
+
+        Raises:
+            InvalidArgumentError: the report does not fit the samples that others have opened.
+        """
+        keys = [
+            (engine_run_id, report.first_step + k * report.steps_per_sample)
+            for k in range(report.counts.shape[0])
+        ]
+        self._check_grid(report, keys)
+        logical = to_logical(report)
+        fates: list[SampleFate] = []
+        for key, counts in zip(keys, logical, strict=True):
+            if self._is_closed(key):
+                fates.append(SampleFate.DROPPED_LATE)
+                continue
+            sample = self._open.get(key)
+            if sample is None:
+                sample = self._open_sample(key, report, present, now_s)
+            sample.add(counts, ranks, report.plan_version)
+        while len(self._open) > self._max_open:
+            key, _ = self._open.popitem(last=False)
+            self._remember_closed(key)
+            fates.append(SampleFate.DROPPED_OVERFLOW)
+        return fates
+
+    def close_due(self, present: Set[int], now_s: float) -> list[tuple[SampleFate, Counts]]:
+        """Closes the samples that are complete or overdue and returns them in step order.
+
+        Args:
+            present: the ranks of the participants that are still there.
+            now_s: monotonic time.
+        """
+        due = [
+            key
+            for key, sample in self._open.items()
+            if sample.is_complete(present) or now_s >= sample.deadline_s
+        ]
+        closed = []
+        for key in sorted(due):
+            sample = self._open.pop(key)
+            self._remember_closed(key)
+            closed.append((self._fate(sample), self._scaled(sample)))
+        return closed
+
+    def _check_grid(self, report: LoadReport, keys: list[SampleKey]) -> None:
+        """Refuses a report that cuts or counts a step otherwise than the reports before it."""
+        for key in keys:
+            sample = self._open.get(key)
+            if sample is None:
+                continue
+            for name in ("steps_per_sample", "kind", "scope"):
+                expected, got = getattr(sample, name), getattr(report, name)
+                if expected != got:
+                    raise InvalidArgumentError(
+                        f"Expected {name} {expected} as in the other reports of step {key[1]}, "
+                        f"got {got}.",
+                        field=f"load_report.{name}",
+                        reason="INCONSISTENT_SAMPLE",
+                    )
+
+    def _open_sample(
+        self, key: SampleKey, report: LoadReport, present: Set[int], now_s: float
+    ) -> _OpenSample:
+        """Opens a sample for the members of this moment."""
+        sample = _OpenSample(
+            total=np.zeros((self._spec.num_layers, self._spec.num_logical_experts)),
+            deadline_s=now_s + self._spec.samples.deadline_s,
+            steps_per_sample=report.steps_per_sample,
+            kind=report.kind,
+            scope=report.scope,
+            missing=set(present),
+        )
+        self._open[key] = sample
+        return sample
+
+    def _fate(self, sample: _OpenSample) -> SampleFate:
+        """Decides what becomes of a sample that closes now."""
+        if len(sample.versions) > 1:
+            return SampleFate.DROPPED_STRADDLING
+        if not sample.total.any():
+            return SampleFate.DROPPED_IDLE
+        if sample.scope is LoadScope.PARTICIPANT:
+            # What is missing of physical counts is not missing at random: it is whole experts.
+            if sample.kind is LoadKind.PHYSICAL:
+                is_whole = len(sample.reported) == self._spec.topology.num_ranks
+                return SampleFate.ACCEPTED if is_whole else SampleFate.DROPPED_PARTIAL
+            if sample.coverage() < self._spec.samples.min_coverage:
+                return SampleFate.DROPPED_PARTIAL
+        return SampleFate.ACCEPTED
+
+    def _scaled(self, sample: _OpenSample) -> Counts:
+        """Returns [L, E] tokens, scaled up to what all members would have reported."""
+        coverage = sample.coverage()
+        return sample.total if coverage >= 1.0 else sample.total / coverage
+
+    def _is_closed(self, key: SampleKey) -> bool:
+        """Tells whether a sample of this key was closed before, also long ago."""
+        return key in self._closed or key[1] <= self._forgotten_step.get(key[0], -1)
+
+    def _remember_closed(self, key: SampleKey) -> None:
+        """Remembers a closed key in bounded memory."""
+        self._closed[key] = None
+        while len(self._closed) > limits.MAX_CLOSED_KEYS:
+            (run, step), _ = self._closed.popitem(last=False)
+            self._forgotten_step[run] = max(step, self._forgotten_step.pop(run, -1))
+            while len(self._forgotten_step) > limits.MAX_MEMBERS:
+                self._forgotten_step.popitem(last=False)
+
+
+def physical_to_logical(
+    counts: np.ndarray[Any, Any], phy2log: np.ndarray[Any, Any], num_logical_experts: int
+) -> Counts:
+    """Sums tokens by slot into tokens by logical expert.
+
+    Args:
+        counts: [K, L, slots], tokens received by those slots.
+        phy2log: [L, slots], the logical expert of each of them.
+        num_logical_experts: E.
+
+    Returns:
+        [K, L, E] float64.
+    """
+    num_samples, num_layers, _ = counts.shape
+    row = np.arange(num_samples * num_layers).reshape(num_samples, num_layers, 1)
+    cells = row * num_logical_experts + phy2log
+    num_cells = num_samples * num_layers * num_logical_experts
+    logical = np.bincount(cells.ravel(), weights=counts.ravel(), minlength=num_cells)
+    shape = (num_samples, num_layers, num_logical_experts)
+    return logical.astype(np.float64, copy=False).reshape(shape)

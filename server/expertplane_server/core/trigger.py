@@ -1,0 +1,97 @@
+"""When to plan, and whether a plan is worth publishing. The default answer is: do not move."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from expertplane_server.core.plan import Reason, Solution
+from expertplane_server.core.spec import DeploymentSpec, RolloutMode
+
+
+@dataclass(slots=True)
+class Window:
+    """The samples between two decisions; bounded by `window_samples`."""
+
+    samples: list[npt.NDArray[np.float64]] = field(default_factory=list)
+    opened_at_s: float = 0.0
+
+    def add(self, counts: npt.NDArray[np.float64], now_s: float) -> None:
+        """Appends a sample [L, E]."""
+        if not self.samples:
+            self.opened_at_s = now_s
+        self.samples.append(counts)
+
+    def stack(self) -> np.ndarray[Any, Any]:
+        """Returns the samples as [K, L, E] float64, tokens."""
+        return np.stack(self.samples)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """What the trigger must know besides the window.
+
+    Attributes:
+        now_s: monotonic time.
+        published_at_s: when the last plan of this term was published; None when there is none.
+        is_busy: a solve is under way, or a committed plan is not yet applied by all members.
+    """
+
+    now_s: float
+    published_at_s: float | None
+    is_busy: bool
+
+
+class Trigger:
+    """Applies a deployment's trigger parameters."""
+
+    def __init__(self, spec: DeploymentSpec) -> None:
+        self._parameters = spec.trigger
+        self._rollout_mode = spec.rollout_mode
+
+    def is_due(self, window: Window, now_s: float) -> bool:
+        """Tells whether the window closes now."""
+        if not window.samples:
+            return False
+        is_full = len(window.samples) >= self._parameters.window_samples
+        return is_full or now_s - window.opened_at_s >= self._parameters.max_window_s
+
+    def why_not_solve(self, window: Window, situation: Situation) -> tuple[Reason, str] | None:
+        """Returns the reason to skip this window without a solve, or None to go ahead."""
+        parameters = self._parameters
+        if len(window.samples) < parameters.min_samples:
+            message = (
+                f"Expected at least {parameters.min_samples} samples in the window, "
+                f"got {len(window.samples)}."
+            )
+            return Reason.SKIPPED_FEW_SAMPLES, message
+        if situation.published_at_s is not None:
+            age_s = situation.now_s - situation.published_at_s
+            if age_s < parameters.cooldown_s:
+                message = (
+                    f"The last plan is {age_s:.1f} s old, younger than the cool-down of "
+                    f"{parameters.cooldown_s:g} s."
+                )
+                return Reason.SKIPPED_COOLDOWN, message
+        if situation.is_busy:
+            message = "An earlier plan is still being solved or applied; it is not pre-empted."
+            return Reason.SKIPPED_ROLLOUT_IN_FLIGHT, message
+        return None
+
+    def judge(self, solution: Solution) -> tuple[Reason, str]:
+        """Decides on a solved candidate."""
+        before = solution.balance_before
+        span = (
+            f"{before.balancedness:.3f} to {solution.balance.balancedness:.3f}" if before else ""
+        )
+        numbers = f"{solution.gain:+.1%} ({span}) for {solution.moved_slots} moved slots"
+        least = self._parameters.min_gain
+        if solution.gain < least or solution.gain <= 0:
+            message = f"The predicted gain is {numbers}, below min_gain {least:.1%}."
+            return Reason.SKIPPED_GAIN_TOO_SMALL, message
+        if self._rollout_mode is RolloutMode.SHADOW:
+            return Reason.SHADOW, f"Would have gained {numbers}; shadow mode publishes nothing."
+        return Reason.PUBLISHED, f"The predicted gain is {numbers}."

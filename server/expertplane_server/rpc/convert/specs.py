@@ -1,0 +1,200 @@
+"""Deployment specs and their parts, both ways."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from expertplane.v1 import deployment_pb2 as pb
+from expertplane_server.core import limits
+from expertplane_server.core.errors import InvalidArgumentError, UnservedError
+from expertplane_server.core.spec import (
+    DeploymentSpec,
+    Mode,
+    PolicyChoice,
+    RolloutMode,
+    SampleParameters,
+    TopologySpec,
+    TriggerParameters,
+)
+from expertplane_server.rpc.convert.fields import enum_member, finite, refuse_unserved
+
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from google.protobuf.message import Message
+
+MODES = {
+    pb.MODE_UNSPECIFIED: Mode.AUTO,
+    pb.MODE_AUTO: Mode.AUTO,
+    pb.MODE_HIERARCHICAL: Mode.HIERARCHICAL,
+    pb.MODE_GLOBAL: Mode.GLOBAL,
+}
+MODES_OUT = {
+    Mode.AUTO: pb.MODE_AUTO,
+    Mode.HIERARCHICAL: pb.MODE_HIERARCHICAL,
+    Mode.GLOBAL: pb.MODE_GLOBAL,
+}
+_ROLLOUTS = {
+    pb.ROLLOUT_MODE_UNSPECIFIED: RolloutMode.ADVISORY,
+    pb.ROLLOUT_MODE_SHADOW: RolloutMode.SHADOW,
+    pb.ROLLOUT_MODE_ADVISORY: RolloutMode.ADVISORY,
+}
+_ROLLOUTS_OUT = {
+    RolloutMode.SHADOW: pb.ROLLOUT_MODE_SHADOW,
+    RolloutMode.ADVISORY: pb.ROLLOUT_MODE_ADVISORY,
+}
+# vLLM-Ascend's rules bind the solver, which this release cannot yet be bound by.
+_ENGINES = {
+    pb.ENGINE_UNSPECIFIED: "",
+    pb.ENGINE_VLLM: "vllm",
+    pb.ENGINE_SGLANG: "sglang",
+    pb.ENGINE_TENSORRT_LLM: "tensorrt_llm",
+}
+_ENGINES_OUT = {name: number for number, name in _ENGINES.items()}
+
+_UNSERVED_TOPOLOGY = ("masked_ranks", "rank_capacities")
+_UNSERVED_ENGINE = (
+    "forbid_duplicates_on_rank",
+    "forbid_moves_inside_rank",
+    "max_replicas_per_expert",
+)
+_UNSERVED_POLICY = ("parameters", "max_foreign_replicas", "max_moved_slots_per_layer")
+_UNSERVED_SPEC = (
+    "forecast",
+    "trigger.horizon_s",
+    "trigger.moe_time_fraction",
+    "trigger.stall_fraction",
+    "trigger.safety",
+    "rollout.stage_deadline_s",
+    "rollout.regression_tolerance",
+    "rollout.hold_down_s",
+    "migration",
+)
+
+
+def topology_from(message: pb.Topology, at: str = "topology") -> TopologySpec:
+    """Reads a topology.
+
+    Raises:
+        InvalidArgumentError: it breaks a rule.
+        UnservedError: it masks ranks or weights them.
+    """
+    refuse_unserved(message, _UNSERVED_TOPOLOGY, f"{at}.")
+    return TopologySpec(
+        num_nodes=message.num_nodes,
+        ranks_per_node=message.ranks_per_node,
+        slots_per_rank=message.slots_per_rank,
+    )
+
+
+def policy_from(message: pb.PolicySpec, policies: Collection[str]) -> PolicyChoice:
+    """Reads a policy.
+
+    Raises:
+        InvalidArgumentError: there is no policy of this name.
+        UnservedError: it sets what this release does not serve.
+    """
+    refuse_unserved(message, _UNSERVED_POLICY, "policy.")
+    name = message.name or PolicyChoice().name
+    if name not in policies:
+        raise InvalidArgumentError(
+            f"Expected one of {', '.join(sorted(policies))}, got {name[:80]!r}.",
+            field="policy.name",
+            reason="UNKNOWN_POLICY",
+        )
+    if message.seed >= 2**63:
+        raise InvalidArgumentError(
+            f"Expected a seed below 2^63, got {message.seed}.", field="policy.seed"
+        )
+    mode = enum_member(message.mode, pb.Mode, MODES, "policy.mode")
+    return PolicyChoice(name=name, mode=mode, seed=message.seed)
+
+
+def engine_from(message: pb.EngineProfile) -> str:
+    """Reads an engine profile: the engine's name, empty when none is given.
+
+    Raises:
+        UnservedError: it demands constraints that this release does not enforce.
+    """
+    refuse_unserved(message, _UNSERVED_ENGINE, "engine.")
+    return enum_member(message.engine, pb.Engine, _ENGINES, "engine.engine")
+
+
+def spec_from(message: pb.DeploymentSpec, policies: Collection[str]) -> DeploymentSpec:
+    """Reads a spec; fields that are absent take their defaults.
+
+    Raises:
+        InvalidArgumentError: it breaks a rule.
+        UnservedError: it sets what this release does not serve.
+    """
+    refuse_unserved(message, _UNSERVED_SPEC, "spec.")
+    if len(message.layer_ids) > limits.MAX_LAYERS:
+        raise InvalidArgumentError(
+            f"Expected at most {limits.MAX_LAYERS} layers, got {len(message.layer_ids)}.",
+            field="spec.layer_ids",
+        )
+    trigger, samples = _present(message.trigger), _present(message.samples)
+    try:
+        return DeploymentSpec(
+            model_name=message.model_name,
+            layer_ids=tuple(message.layer_ids),
+            num_logical_experts=message.num_logical_experts,
+            num_expert_groups=message.num_expert_groups or 1,
+            topology=topology_from(message.topology),
+            engine=engine_from(message.engine),
+            policy=policy_from(message.policy, policies),
+            trigger=TriggerParameters(**trigger),
+            samples=SampleParameters(**samples),
+            rollout_mode=enum_member(
+                message.rollout.mode, pb.RolloutMode, _ROLLOUTS, "rollout.mode"
+            ),
+        )
+    except (InvalidArgumentError, UnservedError) as error:
+        raise type(error)(
+            error.message, field=f"spec.{error.field}", reason=error.reason
+        ) from None
+
+
+def spec_to(spec: DeploymentSpec) -> pb.DeploymentSpec:
+    """Writes a spec with its defaults spelt out."""
+    trigger, samples = spec.trigger, spec.samples
+    return pb.DeploymentSpec(
+        model_name=spec.model_name,
+        layer_ids=spec.layer_ids,
+        num_logical_experts=spec.num_logical_experts,
+        num_expert_groups=spec.num_expert_groups,
+        topology=pb.Topology(
+            num_nodes=spec.topology.num_nodes,
+            ranks_per_node=spec.topology.ranks_per_node,
+            slots_per_rank=spec.topology.slots_per_rank,
+        ),
+        engine=pb.EngineProfile(engine=_ENGINES_OUT[spec.engine]),
+        policy=policy_to(spec.policy),
+        trigger=pb.TriggerParameters(
+            window_samples=trigger.window_samples,
+            max_window_s=trigger.max_window_s,
+            min_samples=trigger.min_samples,
+            cooldown_s=trigger.cooldown_s,
+            min_gain=trigger.min_gain,
+        ),
+        samples=pb.SampleParameters(
+            deadline_s=samples.deadline_s, min_coverage=samples.min_coverage
+        ),
+        rollout=pb.RolloutParameters(mode=_ROLLOUTS_OUT[spec.rollout_mode]),
+    )
+
+
+def policy_to(policy: PolicyChoice) -> pb.PolicySpec:
+    """Writes a policy."""
+    return pb.PolicySpec(name=policy.name, mode=MODES_OUT[policy.mode], seed=policy.seed)
+
+
+def _present(message: Message) -> dict[str, Any]:
+    """Returns the scalar fields that the sender set, by name, numbers checked to be finite."""
+    name = message.DESCRIPTOR.name
+    at = {"TriggerParameters": "trigger", "SampleParameters": "samples"}[name]
+    return {
+        field.name: finite(value, f"{at}.{field.name}") if isinstance(value, float) else value
+        for field, value in message.ListFields()
+    }

@@ -1,0 +1,195 @@
+"""The service's end of the solver process: starts it, feeds it, replaces it when it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from expertplane_server.core import limits
+from expertplane_server.core.errors import (
+    ExhaustedError,
+    InvalidArgumentError,
+    UnavailableError,
+)
+from expertplane_server.runtime import solver_entry
+from expertplane_server.runtime.jobs import Answer, Failure, Ready, Rejection
+
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from multiprocessing.context import SpawnProcess
+
+    from expertplane_server.core.plan import Solution
+    from expertplane_server.runtime.jobs import Reply, SolveJob
+    from expertplane_server.telemetry.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+_START_TIMEOUT_S = 120.0
+_STOP_TIMEOUT_S = 5.0
+_MAX_PENDING = limits.MAX_DEPLOYMENTS + limits.MAX_COMPUTES
+
+
+class SolverProcess:
+    """One solver process, one job at a time, a short queue.
+
+    Args:
+        device: "auto", "cpu" or "cuda:N".
+        solve_timeout_s: a solve that takes longer is taken for lost, and the process replaced.
+        metrics: where solves are counted.
+    """
+
+    def __init__(self, device: str, *, solve_timeout_s: float, metrics: Metrics) -> None:
+        self._device = device
+        self._solve_timeout_s = solve_timeout_s
+        self._metrics = metrics
+        self._num_pending = 0
+        self._process: SpawnProcess | None = None
+        self._connection: Connection | None = None
+        # Its one thread waits for the process, so that the event loop does not; its queue is the
+        # queue of jobs.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="solver")
+
+    async def start(self) -> Ready:
+        """Starts the process and waits until it is warm.
+
+        Raises:
+            UnavailableError: it did not come up, or cannot use its device.
+        """
+        loop = asyncio.get_running_loop()
+        ready = await loop.run_in_executor(self._thread, self._spawn)
+        self._metrics.solver_device.labels(ready.device).set(1)
+        return ready
+
+    async def solve(self, job: SolveJob) -> Solution:
+        """Returns the answer to a job, when its turn has come.
+
+        Raises:
+            ExhaustedError: too many jobs are waiting.
+            InvalidArgumentError: the job breaks a rule of the planner; the field as it names it.
+            UnavailableError: the process failed or was lost; it is replaced.
+        """
+        if self._num_pending >= _MAX_PENDING:
+            raise ExhaustedError(
+                f"Expected at most {_MAX_PENDING} solves in flight.",
+                retry_after_s=1.0,
+                reason="SOLVER_BUSY",
+            )
+        self._num_pending += 1
+        future = self._thread.submit(self._exchange, job)
+        loop = asyncio.get_running_loop()
+        future.add_done_callback(lambda _: _call_if_open(loop, self._finish_one))
+        # A job that nobody waits for any more runs to its end, or the pipe would be out of step.
+        reply = await asyncio.shield(asyncio.wrap_future(future))
+        return _unpack(reply)
+
+    async def stop(self) -> None:
+        """Ends the process."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, self._end)
+        self._thread.shutdown()
+
+    def _finish_one(self) -> None:
+        """Makes room for another job; runs on the event loop."""
+        self._num_pending -= 1
+
+    # In the solver thread.
+
+    def _spawn(self) -> Ready:
+        """Starts a process and returns its first word."""
+        # Never fork: grpc's threads would not survive it.
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(
+            target=solver_entry.main, args=(theirs, self._device), name="solver", daemon=True
+        )
+        try:
+            process.start()
+        except OSError as error:
+            ours.close()
+            raise _unavailable(self._device, f"it could not be started: {error}") from error
+        finally:
+            theirs.close()
+        self._process, self._connection = process, ours
+        reply = self._receive(_START_TIMEOUT_S)
+        if not isinstance(reply, Ready):
+            self._end()
+            message = reply.message if isinstance(reply, Failure) else "it did not come up"
+            raise _unavailable(self._device, message)
+        logger.info("solver ready on %s, torch %s", reply.device, reply.torch_version)
+        return reply
+
+    def _exchange(self, job: SolveJob) -> Reply:
+        """Sends a job and returns the reply; a lost process is a failure, and is replaced."""
+        if self._process is None:
+            self._spawn()
+        assert self._connection is not None
+        start_s = time.perf_counter()
+        try:
+            self._connection.send(job)
+        except OSError:
+            reply: Reply | None = None
+        else:
+            reply = self._receive(self._solve_timeout_s)
+        if reply is None:
+            self._end()
+            reply = Failure(f"the solver was lost or took over {self._solve_timeout_s:g} s")
+            self._metrics.solver_restarts.inc()
+            logger.error("solver lost; the next solve starts another")
+        self._metrics.solves.labels(type(reply).__name__.lower()).inc()
+        self._metrics.solve_seconds.observe(time.perf_counter() - start_s)
+        return reply
+
+    def _receive(self, timeout_s: float) -> Reply | None:
+        """Returns the next reply, or None when the process is dead or late."""
+        assert self._connection is not None
+        try:
+            if not self._connection.poll(timeout_s):
+                return None
+            reply: Reply = self._connection.recv()
+        except (EOFError, OSError):
+            return None
+        return reply
+
+    def _end(self) -> None:
+        """Ends the process: politely by closing its pipe, then by force."""
+        if self._process is None or self._connection is None:
+            return
+        self._connection.close()
+        self._process.join(_STOP_TIMEOUT_S)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        self._process.close()
+        self._process = self._connection = None
+
+
+def _unavailable(device: str, message: str) -> UnavailableError:
+    """Returns the refusal of a service that has no solver."""
+    return UnavailableError(
+        f"Expected a solver process on device {device}, got: {message}",
+        reason="SOLVER_UNAVAILABLE",
+    )
+
+
+def _call_if_open(loop: asyncio.AbstractEventLoop, function: object) -> None:
+    """Calls a function on the event loop, unless the loop has closed meanwhile."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(function)  # type: ignore[arg-type]
+
+
+def _unpack(reply: Reply) -> Solution:
+    """Returns the solution of a reply, or raises what it says."""
+    match reply:
+        case Answer(solution):
+            return solution
+        case Rejection():
+            raise InvalidArgumentError(reply.message, field=reply.field)
+        case Failure(message):
+            raise UnavailableError(f"Expected an answer, got: {message}.", reason="SOLVER_FAILED")
+        case _:
+            raise AssertionError(f"unexpected reply {type(reply).__name__}")
