@@ -8,11 +8,13 @@ BUF := build/buf/node_modules/.bin/buf
 BUF_VERSION := 1.75.0
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types contracts stubs protos pytest proto format clean help
+.PHONY: demo test lint types contracts stubs protos pytest docs bench proto format clean help
 
 help:
 	@echo "make demo    run a planner and simulated nodes"
 	@echo "make test    lint, types, import contracts, stub freshness, tests"
+	@echo "make bench   measure solves and the running service"
+	@echo "make docs    write docs/metrics.md"
 	@echo "make proto   generate the stubs from the .proto files"
 	@echo "make format  format the code"
 	@echo "make clean   remove what the others have made"
@@ -45,6 +47,12 @@ protos:
 
 pytest: $(VENV)/.dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+
+docs: $(VENV)/.dev
+	$(BIN)/python -m expertplane_server.telemetry.page > docs/metrics.md
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m tests.bench
 
 proto: $(VENV)/.dev
 	$(BIN)/python proto/generate.py
