@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -181,6 +182,21 @@ def deliver(options: LoadOptions, recording: Recording, solved: SolvedPlan) -> N
     if options.report is not None:
         write_report(options.report, _report(options, recording, solved, before))
     _print_summary(options, recording, solved, before)
+
+
+def require_packages(*names: str) -> None:
+    """Checks, without importing them, that packages are installed.
+
+    Raises:
+        ModuleNotFoundError: one is not; the program then says which extra brings it.
+    """
+    for name in names:
+        try:
+            is_there = importlib.util.find_spec(name) is not None
+        except ModuleNotFoundError:  # the parent of a dotted name
+            is_there = False
+        if not is_there:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def print_table(table: Table) -> None:

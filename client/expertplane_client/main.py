@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import sys
 
 
@@ -12,6 +13,9 @@ def main() -> int:
         sys.stderr.write("The command line needs more packages: pip install 'expertplane[cli]'\n")
         return 2
     from .commands import program
+
+    # As the first process of a container nothing would end it otherwise.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
     # click ends the process itself, with the exit code of the command.
     program(prog_name="expertplane", auto_envvar_prefix="EXPERTPLANE")

@@ -25,6 +25,8 @@ METHOD = "/expertplane.v1.PlacementService/Connect"
 
 _WRITE_TIMEOUT_S = 30.0
 _GOODBYE_TIMEOUT_S = 2.0
+# What grpc.aio says, with status INTERNAL, of a message for a connection that is gone.
+_BROKEN = "Internal error from Core"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,8 @@ class Stream:
             if task.cancelled():
                 continue
             match task.exception():
+                case grpc.aio.AioRpcError() as error if error.details() == _BROKEN:
+                    return Ending(f"Expected a connection to {self._address}, it broke.")
                 case grpc.aio.AioRpcError() as error:
                     failure = call_error(error, method=METHOD, address=self._address)
                     return Ending(failure.message, failure)

@@ -183,7 +183,7 @@ async def test_sigterm_drains(tmp_path: Path) -> None:
         (["--listen=0.0.0.0:0"], "loopback"),
         (["--device=tpu"], "auto, cpu or cuda:N"),
         (["--store=mysql://x"], "sqlite:///path"),
-        (["--heartbeat-s=0"], "more than 0"),
+        (["--heartbeat-interval-s=0"], "more than 0"),
     ],
     ids=["listen", "device", "store", "heartbeat"],
 )

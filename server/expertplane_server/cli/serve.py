@@ -34,6 +34,7 @@ _DEFAULTS = ServerConfig()
 @click.option(
     "--reflection/--no-reflection",
     "has_reflection",
+    envvar="EXPERTPLANE_SERVE_REFLECTION",
     default=_DEFAULTS.has_reflection,
     show_default=True,
     help="Let grpcurl and the like discover the services.",
@@ -41,12 +42,12 @@ _DEFAULTS = ServerConfig()
 @click.option(
     "--insecure-listen-any",
     "allows_insecure_listen",
+    envvar="EXPERTPLANE_SERVE_INSECURE_LISTEN_ANY",
     is_flag=True,
     help="Allow --listen beyond loopback although nothing is encrypted or authenticated.",
 )
 @click.option(
-    "--heartbeat-s",
-    "heartbeat_interval_s",
+    "--heartbeat-interval-s",
     type=float,
     default=_DEFAULTS.heartbeat_interval_s,
     show_default=True,

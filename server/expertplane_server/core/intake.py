@@ -66,7 +66,6 @@ class LoadIntake:
             report,
             ranks=member.hello.ranks,
             engine_run_id=member.hello.engine_run_id,
-            present=members.ranks,
             to_logical=lambda report: self._to_logical(report, member),
             now_s=now_s,
         )

@@ -1,7 +1,8 @@
 """Load reports of several participants become samples: summed, deduplicated, closed once.
 
-A sample is keyed by (engine run, first step). It closes when every member that was there when it
-opened has reported, or at its deadline. Repeats count once, late reports are dropped.
+A sample is keyed by (engine run, first step). It closes when every rank has reported, when every
+member has and nobody has come or gone for a while, or at its deadline. Repeats count once, late
+reports are dropped.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class _OpenSample:
     Attributes:
         total: [L, E], tokens summed over the reports so far.
         deadline_s: when it closes whatever is missing, on the monotonic clock.
-        missing: ranks of the members when it opened that no report has answered for.
+        missing: ranks of the topology that no report has answered for.
         reported: ranks that a report has answered for; disjoint from `missing`.
         versions: plan versions that the reports were measured under; more than one = straddling.
     """
@@ -60,14 +61,20 @@ class _OpenSample:
         self.versions.add(plan_version)
 
     def coverage(self) -> float:
-        """Returns the share of the expected ranks that have reported."""
+        """Returns the share of the ranks that have reported."""
         if self.scope is LoadScope.DEPLOYMENT:
             return 1.0
         return len(self.reported) / (len(self.reported) + len(self.missing))
 
-    def is_complete(self, present: Set[int]) -> bool:
-        """Tells whether nobody is left to wait for; who has gone will not report any more."""
-        return self.scope is LoadScope.DEPLOYMENT or present.isdisjoint(self.missing)
+    def is_complete(self, present: Set[int], is_settled: bool) -> bool:
+        """Tells whether nobody is left to wait for.
+
+        Ranks without a live participant are waited for only while members come and go: after a
+        restart of the planner the others are about to return.
+        """
+        if self.scope is LoadScope.DEPLOYMENT or not self.missing:
+            return True
+        return is_settled and present.isdisjoint(self.missing)
 
 
 class Sampler:
@@ -77,6 +84,9 @@ class Sampler:
         self._spec = spec
         entries = spec.num_layers * spec.num_logical_experts
         self._max_open = min(limits.MAX_OPEN_SAMPLES, max(1, limits.MAX_WINDOW_ENTRIES // entries))
+        # Who was there the last time, and since when nobody has come or gone.
+        self._present: frozenset[int] = frozenset()
+        self._present_since_s = float("-inf")
         self._open: OrderedDict[SampleKey, _OpenSample] = OrderedDict()
         # Keys that have closed, oldest first; below a run's forgotten step all count as closed.
         self._closed: OrderedDict[SampleKey, None] = OrderedDict()
@@ -88,7 +98,6 @@ class Sampler:
         *,
         ranks: Collection[int],
         engine_run_id: str,
-        present: Set[int],
         to_logical: Callable[[LoadReport], Counts],
         now_s: float,
     ) -> list[SampleFate]:
@@ -98,7 +107,6 @@ class Sampler:
             report: checked against the spec by the caller.
             ranks: the ranks that the reporter answers for.
             engine_run_id: the run that the steps belong to.
-            present: the ranks of every live participant.
             to_logical: maps the report's counts to [K, L, E].
             now_s: monotonic time.
 
@@ -118,7 +126,7 @@ class Sampler:
                 continue
             sample = self._open.get(key)
             if sample is None:
-                sample = self._open_sample(key, report, present, now_s)
+                sample = self._open_sample(key, report, now_s)
             sample.add(counts, ranks, report.plan_version)
         while len(self._open) > self._max_open:
             key, _ = self._open.popitem(last=False)
@@ -130,13 +138,16 @@ class Sampler:
         """Closes the samples that are complete or overdue and returns them in step order.
 
         Args:
-            present: the ranks of the participants that are still there.
+            present: the ranks of the participants that are there.
             now_s: monotonic time.
         """
+        if present != self._present:
+            self._present, self._present_since_s = frozenset(present), now_s
+        is_settled = now_s - self._present_since_s >= self._spec.samples.deadline_s
         due = [
             key
             for key, sample in self._open.items()
-            if sample.is_complete(present) or now_s >= sample.deadline_s
+            if sample.is_complete(present, is_settled) or now_s >= sample.deadline_s
         ]
         closed = []
         for key in sorted(due):
@@ -161,17 +172,15 @@ class Sampler:
                         reason="INCONSISTENT_SAMPLE",
                     )
 
-    def _open_sample(
-        self, key: SampleKey, report: LoadReport, present: Set[int], now_s: float
-    ) -> _OpenSample:
-        """Opens a sample for the members of this moment."""
+    def _open_sample(self, key: SampleKey, report: LoadReport, now_s: float) -> _OpenSample:
+        """Opens a sample that waits for every rank."""
         sample = _OpenSample(
             total=np.zeros((self._spec.num_layers, self._spec.num_logical_experts)),
             deadline_s=now_s + self._spec.samples.deadline_s,
             steps_per_sample=report.steps_per_sample,
             kind=report.kind,
             scope=report.scope,
-            missing=set(present),
+            missing=set(range(self._spec.topology.num_ranks)),
         )
         self._open[key] = sample
         return sample
@@ -192,7 +201,7 @@ class Sampler:
         return SampleFate.ACCEPTED
 
     def _scaled(self, sample: _OpenSample) -> Counts:
-        """Returns [L, E] tokens, scaled up to what all members would have reported."""
+        """Returns [L, E] tokens, scaled up to what all ranks would have reported."""
         coverage = sample.coverage()
         return sample.total if coverage >= 1.0 else sample.total / coverage
 

@@ -136,7 +136,7 @@ class SampleParameters:
     deadline_s: float = 10.0
     """Closes an incomplete sample: a few report intervals, so a slow sidecar costs little."""
     min_coverage: float = 0.75
-    """Share of the members' ranks below which an incomplete sample is no longer representative."""
+    """Share of the ranks below which an incomplete sample is no longer representative."""
 
     def __post_init__(self) -> None:
         at = "samples."

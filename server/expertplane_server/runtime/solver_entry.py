@@ -6,16 +6,33 @@ Apart from the worker itself, so that the service can name it without importing 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
+_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+
 
 def main(connection: Connection, device: str) -> None:
     """Leaves one core to the event loop and hands over to the worker."""
     from expertplane_server.runtime import solver_worker
 
-    num_threads = max(1, (os.cpu_count() or 2) - 1)
-    solver_worker.main(connection, device, num_threads)
+    solver_worker.main(connection, device, max(1, available_cores() - 1))
+
+
+def available_cores() -> int:
+    """Returns the cores that this process may use: affinity and the container's quota counted."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(cores or 1, _quota_cores()))
+
+
+def _quota_cores() -> int:
+    """Returns the quota of the control group in cores, rounded down; a large number without."""
+    try:
+        quota, period = _CPU_MAX.read_text().split()
+        return max(1, int(quota) // int(period))
+    except (OSError, ValueError):  # not Linux, no quota ("max"), or an older hierarchy
+        return 2**16

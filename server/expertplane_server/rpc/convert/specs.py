@@ -134,7 +134,6 @@ def spec_from(message: pb.DeploymentSpec, policies: Collection[str]) -> Deployme
             f"Expected at most {limits.MAX_LAYERS} layers, got {len(message.layer_ids)}.",
             field="spec.layer_ids",
         )
-    trigger, samples = _present(message.trigger), _present(message.samples)
     try:
         return DeploymentSpec(
             model_name=message.model_name,
@@ -144,8 +143,8 @@ def spec_from(message: pb.DeploymentSpec, policies: Collection[str]) -> Deployme
             topology=topology_from(message.topology),
             engine=engine_from(message.engine),
             policy=policy_from(message.policy, policies),
-            trigger=TriggerParameters(**trigger),
-            samples=SampleParameters(**samples),
+            trigger=TriggerParameters(**_present(message.trigger)),
+            samples=SampleParameters(**_present(message.samples)),
             rollout_mode=enum_member(
                 message.rollout.mode, pb.RolloutMode, _ROLLOUTS, "rollout.mode"
             ),
