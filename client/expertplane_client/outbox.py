@@ -37,6 +37,7 @@ class Outbox:
         self._answers: collections.deque[messages.Request] = collections.deque(maxlen=_MAX_ANSWERS)
         self._last_sequence = 0
         self._last_sent_sequence = 0
+        self._batch_end = 0
         self._can_report = False
         self._is_closing = False
         self._heartbeat_interval_s = math.inf
@@ -78,6 +79,7 @@ class Outbox:
         self._answers.clear()
         self._answers.append(hello)
         self._last_sent_sequence = 0
+        self._batch_end = 0
         self._can_report = False
         self._next_heartbeat_s = math.inf
 
@@ -96,7 +98,7 @@ class Outbox:
         self.set_report_interval(report_interval_s)
 
     def set_report_interval(self, interval_s: float) -> None:
-        """Takes a new pace of reports, in seconds; it counts from the last report."""
+        """Takes a new pace, in seconds between batches of reports, from the last batch on."""
         self._report_interval_s = interval_s
 
     def say(self, request: messages.Request) -> None:
@@ -118,16 +120,24 @@ class Outbox:
             self._next_heartbeat_s = now_s + self._heartbeat_interval_s
             return self._heartbeat()
         report = self._next_report()
-        if report is None or now_s < self._last_report_s + self._report_interval_s:
+        if report is None:
             return None
+        if report.sequence > self._batch_end:
+            if now_s < self._last_report_s + self._report_interval_s:
+                return None
+            # The pace is that of batches: whatever waits goes now, or a backlog would never end.
+            self._batch_end = self._last_sequence
+            self._last_report_s = now_s
         self._last_sent_sequence = report.sequence
-        self._last_report_s = now_s
         return messages.Request(load_report=report)
 
     def due_s(self) -> float | None:
         """Returns when something is due that waits for nothing but time; None for never."""
         due_s = self._next_heartbeat_s
-        if self._next_report() is not None:
+        report = self._next_report()
+        if report is not None and report.sequence <= self._batch_end:
+            return 0.0
+        if report is not None:
             # Never sent before means due at once, whatever the clock shows.
             due_s = min(due_s, max(0.0, self._last_report_s + self._report_interval_s))
         return due_s if math.isfinite(due_s) else None

@@ -253,7 +253,8 @@ class Participant:
                 columns], tokens, integers or floats. Columns are logical experts; for physical
                 counts the slots of the own ranks in rank order, or all slots when the scope is the
                 deployment. Copied.
-            first_step: Engine step that the first sample starts at.
+            first_step: Engine step that the first sample starts at. Steps before the latest switch
+                count under the plan before it; a sample that straddles the switch is left out.
             steps_per_sample: Engine steps in each sample; all participants use the same grid.
             kind: What the columns are.
             scope: Whose tokens are counted: those of the own ranks, or everybody's, which the
@@ -268,13 +269,13 @@ class Participant:
             steps_per_sample=steps_per_sample,
             kind=kind,
             scope=scope,
-            plan_version=self._session.applied_version,
+            switch=self._session.switch,
             max_samples=self._max_samples,
             max_message_bytes=self._max_message_bytes,
         )
         for report in reports:
             self._outbox.add_report(report)
-        self._all_answered.clear()
+            self._all_answered.clear()
         self._wake()
 
     async def flush(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,6 +33,20 @@ _SCOPES = MappingProxyType(
 _ENVELOPE_BYTES = 1024  # all of a report but its counts takes far less
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Switch:
+    """The latest switch of the ranks from one plan to the next."""
+
+    previous_version: int
+    """The plan that they served with before; 0 is the start placement."""
+
+    version: int
+    """The plan that they serve with since."""
+
+    step: int
+    """The first engine step under it; 0 when the engine does not say."""
+
+
 def load_reports(
     counts: NDArray[Any],
     *,
@@ -39,11 +54,14 @@ def load_reports(
     steps_per_sample: int,
     kind: Literal["logical", "physical"],
     scope: Literal["participant", "deployment"],
-    plan_version: int,
+    switch: Switch,
     max_samples: int,
     max_message_bytes: int,
 ) -> list[placement_pb2.LoadReport]:
     """Returns the reports of consecutive samples, without sequence numbers.
+
+    Each names the plan that its steps were served with. A sample on both sides of the switch
+    belongs to neither plan and is left out.
 
     Args:
         counts: [num_layers, columns] or [num_samples, num_layers, columns], tokens; columns are
@@ -52,7 +70,7 @@ def load_reports(
         steps_per_sample: Engine steps in each sample.
         kind: What the columns are.
         scope: Whose tokens are counted.
-        plan_version: The plan that the ranks served with meanwhile.
+        switch: The latest switch.
         max_samples: The most samples in a report.
         max_message_bytes: The most bytes in a report.
 
@@ -72,22 +90,30 @@ def load_reports(
             f"{', '.join(_SCOPES)}, got {kind!r} and {scope!r}."
         )
     samples = _narrowed(counts if counts.ndim == 3 else counts[np.newaxis])
-    sample_bytes = samples[0].nbytes if len(samples) else 0
+    if not samples.size:
+        raise InputError(f"Expected counts to hold something, got shape {list(counts.shape)}.")
+    sample_bytes = samples[0].nbytes
     if sample_bytes + _ENVELOPE_BYTES > max_message_bytes:
         raise InputError(
             f"Expected a sample to fit into {max_message_bytes} bytes, got {sample_bytes}."
         )
-    per_report = min(max_samples, (max_message_bytes - _ENVELOPE_BYTES) // max(1, sample_bytes))
+    per_report = min(max_samples, (max_message_bytes - _ENVELOPE_BYTES) // sample_bytes)
+    before = max(0, min(len(samples), (switch.step - first_step) // steps_per_sample))
+    after = max(0, min(len(samples), -((first_step - switch.step) // steps_per_sample)))
     return [
         placement_pb2.LoadReport(
-            plan_version=plan_version,
+            plan_version=version,
             first_step=first_step + start * steps_per_sample,
             steps_per_sample=steps_per_sample,
             kind=_KINDS[kind],
             scope=_SCOPES[scope],
-            counts=to_tensor(samples[start : start + per_report], field="counts"),
+            counts=to_tensor(samples[start : min(start + per_report, end)], field="counts"),
         )
-        for start in range(0, max(1, len(samples)), per_report)
+        for begin, end, version in (
+            (0, before, switch.previous_version),
+            (after, len(samples), switch.version),
+        )
+        for start in range(begin, end, per_report)
     ]
 
 

@@ -26,6 +26,7 @@ from .effects import (
 )
 from .errors import ProtocolError
 from .plan import Plan
+from .reports import Switch
 
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Session:
         self._applied = messages.PlanRef(version=0, digest=identity.initial_digest())
         self._applied_epoch = 0
         self._applied_step = 0
+        self._previous_version = 0
         self._staged: Plan | None = None
         # On its way to the ranks; a repeated commit of it must not start the way again.
         self._adopting: Plan | None = None
@@ -78,6 +80,15 @@ class Session:
     def applied_version(self) -> int:
         """The version that the ranks serve with; 0 is the start placement."""
         return self._applied.version
+
+    @property
+    def switch(self) -> Switch:
+        """The latest switch, which tells the plan that a step was served with."""
+        return Switch(
+            previous_version=self._previous_version,
+            version=self._applied.version,
+            step=self._applied_step,
+        )
 
     @property
     def highest_version(self) -> int:
@@ -129,6 +140,7 @@ class Session:
             plan: The plan that they serve with now.
             step: The engine step at which they switched.
         """
+        self._previous_version = self._applied.version
         self._applied = messages.reference(plan)
         self._applied_epoch = self._highest_epoch
         self._applied_step = step

@@ -46,7 +46,8 @@ def _build(
     reason, field = reason_and_field(metadata)
     # A status of a later gRPC release is none that a planner answers on purpose.
     kind = ERROR_BY_STATUS.get(code, PlannerDefectError)
-    message = _sentence(code, details, address)
+    # A reason is the planner's own word, so there was an answer.
+    message = details if reason else _sentence(code, details, address)
     return kind(message, code=code, reason=reason, field=field, method=method)
 
 

@@ -11,7 +11,7 @@ from expertplane.v1 import placement_service_pb2 as placement_pb2, tensor_pb2
 from expertplane_client import InputError
 from expertplane_client.messages import PlanRef, Request, goodbye, heartbeat
 from expertplane_client.outbox import Outbox
-from expertplane_client.reports import load_reports
+from expertplane_client.reports import Switch, load_reports
 
 from . import builders
 
@@ -107,16 +107,28 @@ def test_the_oldest_report_makes_room() -> None:
 
 
 def test_reports_keep_the_planners_pace() -> None:
-    """Two reports are an interval apart; a new interval counts from the last report."""
+    """Two batches are an interval apart; a new interval counts from the last batch."""
     opened = outbox(report_interval_s=10.0)
-    opened.add_report(report())
     opened.add_report(report())
 
     assert sequence(opened.pop(5.0)) == 1
+    opened.add_report(report())
     assert (opened.pop(14.9), opened.due_s()) == (None, 15.0)
     opened.set_report_interval(2.0)
     assert opened.due_s() == 7.0
     assert sequence(opened.pop(7.0)) == 2
+
+
+def test_a_backlog_goes_out_in_one_batch() -> None:
+    """Whatever has piled up is sent without a pause, so that an outage leaves no lag behind."""
+    opened = outbox(report_interval_s=10.0)
+    for _ in range(3):
+        opened.add_report(report())
+
+    assert [sequence(opened.pop(5.0)) for _ in range(3)] == [1, 2, 3]
+    opened.add_report(report())
+    assert opened.pop(14.9) is None
+    assert sequence(opened.pop(15.0)) == 4
 
 
 def test_heartbeats_keep_time() -> None:
@@ -147,11 +159,30 @@ def reports(counts: np.ndarray[Any, Any], **changes: Any) -> list[placement_pb2.
         "steps_per_sample": 10,
         "kind": "logical",
         "scope": "participant",
-        "plan_version": 3,
+        "switch": Switch(previous_version=2, version=3, step=0),
         "max_samples": 64,
         "max_message_bytes": 2**21,
     }
     return load_reports(counts, **(arguments | changes))
+
+
+def test_samples_are_reported_under_the_plan_of_their_steps() -> None:
+    """Samples before the switch name the plan before it; one on both sides is left out."""
+    counts = np.arange(4).reshape(4, 1, 1)
+    switch = Switch(previous_version=2, version=3, step=115)
+
+    found = [
+        (r.plan_version, r.first_step, r.counts.shape[0]) for r in reports(counts, switch=switch)
+    ]
+    assert found == [(2, 100, 1), (3, 120, 2)]
+
+
+def test_a_switch_on_the_grid_loses_no_sample() -> None:
+    """The sample that starts at the switch counts under the new plan."""
+    switch = Switch(previous_version=2, version=3, step=110)
+
+    found = [r.plan_version for r in reports(np.ones((2, 1, 1)), switch=switch)]
+    assert found == [2, 3]
 
 
 def test_one_sample_is_one_report() -> None:
