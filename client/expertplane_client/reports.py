@@ -77,21 +77,8 @@ def load_reports(
     Raises:
         InputError: wrong dimensions, dtype, kind, scope or steps, or one sample is too large.
     """
-    if counts.ndim not in (2, 3):
-        raise InputError(f"Expected counts of 2 or 3 dimensions, got shape {list(counts.shape)}.")
-    if first_step < 0 or steps_per_sample < 1:
-        raise InputError(
-            "Expected first_step not to be negative and steps_per_sample to be positive, "
-            f"got {first_step} and {steps_per_sample}."
-        )
-    if kind not in _KINDS or scope not in _SCOPES:
-        raise InputError(
-            f"Expected kind to be one of {', '.join(_KINDS)} and scope one of "
-            f"{', '.join(_SCOPES)}, got {kind!r} and {scope!r}."
-        )
+    _check_arguments(counts, first_step, steps_per_sample, kind, scope)
     samples = _narrowed(counts if counts.ndim == 3 else counts[np.newaxis])
-    if not samples.size:
-        raise InputError(f"Expected counts to hold something, got shape {list(counts.shape)}.")
     sample_bytes = samples[0].nbytes
     if sample_bytes + _ENVELOPE_BYTES > max_message_bytes:
         raise InputError(
@@ -115,6 +102,25 @@ def load_reports(
         )
         for start in range(begin, end, per_report)
     ]
+
+
+def _check_arguments(
+    counts: NDArray[Any], first_step: int, steps_per_sample: int, kind: str, scope: str
+) -> None:
+    if counts.ndim not in (2, 3):
+        raise InputError(f"Expected counts of 2 or 3 dimensions, got shape {list(counts.shape)}.")
+    if first_step < 0 or steps_per_sample < 1:
+        raise InputError(
+            "Expected first_step not to be negative and steps_per_sample to be positive, "
+            f"got {first_step} and {steps_per_sample}."
+        )
+    if kind not in _KINDS or scope not in _SCOPES:
+        raise InputError(
+            f"Expected kind to be one of {', '.join(_KINDS)} and scope one of "
+            f"{', '.join(_SCOPES)}, got {kind!r} and {scope!r}."
+        )
+    if not counts.size:
+        raise InputError(f"Expected counts to hold something, got shape {list(counts.shape)}.")
 
 
 def _narrowed(samples: NDArray[Any]) -> NDArray[Any]:

@@ -57,6 +57,11 @@ _OPTIONS = [
     ("grpc.max_metadata_size", 8 * 1024),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # Finds peers that are gone without a word; one that does not read is only ended by its age.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.max_connection_age_ms", 2 * 3600 * 1000),
+    ("grpc.max_connection_age_grace_ms", 60_000),
 ]
 
 
@@ -122,7 +127,6 @@ class App:
             ServiceError: store, solver or port is not to be had.
         """
         config, metrics = self._config, self._metrics
-        # Bound before anything is opened for writing, served when everything stands.
         store = self._open_store()
         self._store = StoreThread(store, metrics)
         self._solver = SolverProcess(

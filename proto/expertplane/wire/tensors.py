@@ -69,9 +69,7 @@ def decode_tensor(
         raise TensorError("dtype", f"Expected one of {names}, got {_dtype_name(message.dtype)}.")
     shape = tuple(message.shape)
     if len(shape) != len(max_shape):
-        raise TensorError(
-            "shape", f"Expected {len(max_shape)} dimensions, got {len(shape)}."
-        )
+        raise TensorError("shape", f"Expected {len(max_shape)} dimensions, got {len(shape)}.")
     if any(not 1 <= extent <= limit for extent, limit in zip(shape, max_shape, strict=True)):
         raise TensorError(
             "shape", f"Expected extents from 1 to {list(max_shape)}, got {list(shape)}."

@@ -102,7 +102,7 @@ class PlanningCycle:
             return [self._decide(*skipped, standing, now, num_samples=num_samples)]
         self._num_solves += 1
         self._solving = _Solving(solve=self._num_solves, num_samples=num_samples)
-        samples = window.stack()
+        samples = tuple(window.samples)
         return [fx.Solve(solve=self._num_solves, samples=samples, incumbent=standing.incumbent)]
 
     def on_solved(self, event: ev.Solved, standing: Standing, now: ev.Instant) -> list[fx.Effect]:

@@ -106,12 +106,12 @@ class Solve:
     """Ask the solver; the answer comes back as an event with the same number.
 
     Attributes:
-        samples: [K, num_layers, num_logical_experts] float64, tokens.
+        samples: K times [num_layers, num_logical_experts] float64, tokens.
         incumbent: [num_layers, num_slots] int32, the placement in force.
     """
 
     solve: int
-    samples: np.ndarray[Any, Any]
+    samples: tuple[np.ndarray[Any, Any], ...]
     incumbent: np.ndarray[Any, Any]
 
 

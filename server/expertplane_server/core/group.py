@@ -56,6 +56,7 @@ class Group:
         self.num_dropped_samples = 0
         self._heartbeat_interval_s = heartbeat_interval_s
         self._heartbeat_at_s = float("-inf")
+        self._ticked_at_s = float("-inf")
         self._intake = LoadIntake(spec)
         self._cycle = PlanningCycle(spec)
         self.committed: Plan | None = None
@@ -102,9 +103,10 @@ class Group:
             done.append(fx.EndStream(superseded, _superseded(hello.participant)))
         if hello.initial_phy2log is not None:
             self._intake.initial = hello.initial_phy2log
-        if hello.highest_version > self.deployment.head or hello.highest_epoch > self.epoch:
+        version = max(hello.highest_version, hello.applied.version)
+        if version > self.deployment.head or hello.highest_epoch > self.epoch:
             # A participant has seen more than the store has: a restored backup, an empty disk.
-            done.append(fx.RaiseCounters(hello.stream, hello.highest_version, hello.highest_epoch))
+            done.append(fx.RaiseCounters(hello.stream, version, hello.highest_epoch))
         return [*done, self._welcome(hello.stream), *self._welcome_elected(elected_before, hello)]
 
     def _welcome(self, stream: int) -> fx.Send:
@@ -154,6 +156,9 @@ class Group:
         member = self._seen(event.stream, now)
         if member is None:
             return []
+        if event.applied.version > self.deployment.head:
+            error = self._unknown_version(event.applied.version, "heartbeat.applied.version")
+            return [fx.Send(event.stream, fx.Refused(sequence=0, error=error))]
         member.applied = event.applied
         return self._mark_applied()
 
@@ -256,12 +261,16 @@ class Group:
                 field="ack.phase",
             )
         if event.ref.version > self.deployment.head:
-            return InvalidArgumentError(
-                f"Expected a version up to {self.deployment.head}, got {event.ref.version}.",
-                field="ack.version",
-                reason="UNKNOWN_PLAN_VERSION",
-            )
+            return self._unknown_version(event.ref.version, "ack.version")
         return None
+
+    def _unknown_version(self, version: int, at: str) -> InvalidArgumentError:
+        """Returns the refusal of a plan that was never made."""
+        return InvalidArgumentError(
+            f"Expected a version up to {self.deployment.head}, got {version}.",
+            field=at,
+            reason="UNKNOWN_PLAN_VERSION",
+        )
 
     def _on_nack(self, event: ev.Nack, now: ev.Instant) -> list[fx.Effect]:
         member = self._seen(event.stream, now)
@@ -288,6 +297,10 @@ class Group:
 
     def _on_tick(self, event: ev.Tick, now: ev.Instant) -> list[fx.Effect]:
         done = [*self._close_samples(now), *self._cycle.close_window(self._standing(), now)]
+        since_tick_s, self._ticked_at_s = now.monotonic_s - self._ticked_at_s, now.monotonic_s
+        if since_tick_s > self._heartbeat_interval_s:
+            # It was this planner that stood still: what the members said meanwhile is to be read.
+            self.members.excuse(now.monotonic_s)
         lost_before_s = now.monotonic_s - 3 * self._heartbeat_interval_s
         for stream in self.members.silent_since(lost_before_s):
             error = FailedPreconditionError(

@@ -20,7 +20,10 @@ MAX_CONNECT_MESSAGE_BYTES = 2 * 1024 * 1024
 MAX_UNARY_MESSAGE_BYTES = 64 * 1024 * 1024
 MAX_WINDOW_ENTRIES = 2**25
 """Token counts that a window, or the samples under way, may hold: 256 MiB of float64."""
+MAX_CELLS = 2**22
+"""Slots over all layers: packing is sequential in the slots, and this many take some 10 s."""
 MAX_COMPUTES = 8
+MAX_STREAMS = 8192
 MAX_DEPLOYMENTS = 256
 MAX_MEMBERS = 4096
 MAX_OPEN_SAMPLES = 64

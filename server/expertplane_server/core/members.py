@@ -129,6 +129,11 @@ class Membership:
             self._departed.popitem(last=False)
         return member
 
+    def excuse(self, now_s: float) -> None:
+        """Counts every member as heard now."""
+        for member in self:
+            member.last_seen_s = now_s
+
     def silent_since(self, then_s: float) -> list[int]:
         """Returns the streams whose last message is older than `then_s` (monotonic)."""
         return [

@@ -34,6 +34,21 @@ def _check(holds: bool, at: str, expectation: str, got: object) -> None:
         raise InvalidArgumentError(f"Expected {expectation}, got {got}.", field=at)
 
 
+def check_cells(num_layers: int, topology: TopologySpec) -> None:
+    """Refuses a plan that would take too long to make.
+
+    Raises:
+        InvalidArgumentError: it has too many slots over all layers.
+    """
+    cells = num_layers * topology.num_slots
+    _check(
+        cells <= limits.MAX_CELLS,
+        "topology",
+        f"at most {limits.MAX_CELLS} slots over all layers",
+        cells,
+    )
+
+
 class Mode(enum.StrEnum):
     """How far the replicas of an expert may travel from their expert group."""
 
@@ -95,6 +110,34 @@ class PolicyChoice:
 
     def __post_init__(self) -> None:
         _check(0 < len(self.name) <= 64, "policy.name", "1 to 64 characters", repr(self.name[:80]))
+
+
+def check_shapes(
+    num_experts: int, num_expert_groups: int, topology: TopologySpec, policy: PolicyChoice
+) -> None:
+    """Checks the relations between experts, groups, nodes and slots.
+
+    Raises:
+        InvalidArgumentError: one does not hold.
+    """
+    _check(
+        topology.num_slots >= num_experts,
+        "topology",
+        "at least as many slots as logical experts",
+        f"{topology.num_slots} slots and {num_experts} experts",
+    )
+    _check(
+        num_expert_groups >= 1 and num_experts % num_expert_groups == 0,
+        "num_expert_groups",
+        "num_logical_experts to be a multiple of num_expert_groups",
+        f"{num_experts} and {num_expert_groups}",
+    )
+    _check(
+        policy.mode is not Mode.HIERARCHICAL or num_expert_groups % topology.num_nodes == 0,
+        "policy.mode",
+        "num_expert_groups to be a multiple of num_nodes in hierarchical mode",
+        f"{num_expert_groups} and {topology.num_nodes}",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,35 +225,14 @@ class DeploymentSpec:
             f"1 to {limits.MAX_LOGICAL_EXPERTS}",
             experts,
         )
-        self._check_shapes()
+        check_shapes(experts, self.num_expert_groups, self.topology, self.policy)
+        check_cells(layers, self.topology)
         entries = layers * experts * self.trigger.window_samples
         _check(
             entries <= limits.MAX_WINDOW_ENTRIES,
             "trigger.window_samples",
             f"at most {limits.MAX_WINDOW_ENTRIES} counts in a window",
             entries,
-        )
-
-    def _check_shapes(self) -> None:
-        """Checks the relations between experts, groups, nodes and slots."""
-        experts, groups, topology = self.num_logical_experts, self.num_expert_groups, self.topology
-        _check(
-            topology.num_slots >= experts,
-            "topology",
-            "at least as many slots as logical experts",
-            f"{topology.num_slots} slots and {experts} experts",
-        )
-        _check(
-            groups >= 1 and experts % groups == 0,
-            "num_expert_groups",
-            "num_logical_experts to be a multiple of num_expert_groups",
-            f"{experts} and {groups}",
-        )
-        _check(
-            self.policy.mode is not Mode.HIERARCHICAL or groups % topology.num_nodes == 0,
-            "policy.mode",
-            "num_expert_groups to be a multiple of num_nodes in hierarchical mode",
-            f"{groups} and {topology.num_nodes}",
         )
 
     @property

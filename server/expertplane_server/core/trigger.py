@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from expertplane_server.core.plan import Reason, Solution
 from expertplane_server.core.spec import DeploymentSpec, RolloutMode
+
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
 @dataclass(slots=True)
@@ -24,10 +26,6 @@ class Window:
         if not self.samples:
             self.opened_at_s = now_s
         self.samples.append(counts)
-
-    def stack(self) -> np.ndarray[Any, Any]:
-        """Returns the samples as [K, L, E] float64, tokens."""
-        return np.stack(self.samples)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from expertplane.v1 import deployment_service_pb2 as pb
 from expertplane_server.core.errors import InvalidArgumentError
 from expertplane_server.core.spec import check_name
+from expertplane_server.rpc.convert.fields import page_size
 from expertplane_server.rpc.convert.plans import deployment_to
 from expertplane_server.rpc.convert.specs import spec_from
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from expertplane_server.runtime.directory import Directory
 
 _REQUEST_ID = re.compile(r"[a-zA-Z0-9._-]{0,64}")
-_DEFAULT_PAGE = 100
-_LARGEST_PAGE = 1000
 
 
 class DeploymentServicer:
@@ -74,16 +73,3 @@ def _checked_request_id(request_id: str) -> str:
             f"Expected {_REQUEST_ID.pattern}, got {request_id[:80]!r}.", field="request_id"
         )
     return request_id
-
-
-def page_size(wanted: int) -> int:
-    """Returns the number of entries of a page; 0 asks for the default.
-
-    Raises:
-        InvalidArgumentError: it is too large.
-    """
-    if wanted > _LARGEST_PAGE:
-        raise InvalidArgumentError(
-            f"Expected at most {_LARGEST_PAGE}, got {wanted}.", field="page_size"
-        )
-    return wanted or _DEFAULT_PAGE

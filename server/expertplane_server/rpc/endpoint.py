@@ -102,6 +102,9 @@ class Endpoint:
                 except ServiceError as error:
                     self._count(name, status_code(error))
                     await abort(context, error)
+                except (asyncio.CancelledError, GeneratorExit):
+                    self._count(name, grpc.StatusCode.CANCELLED)
+                    raise
             self._count(name, grpc.StatusCode.OK)
 
         return grpc.unary_stream_rpc_method_handler(handle)
@@ -117,11 +120,15 @@ class Endpoint:
                     await call(requests, context)
                 except ServiceError as error:
                     self._count(name, status_code(error))
-                    await abort(context, error)
+                    refusal = error
                 except asyncio.CancelledError:
                     self._count(name, grpc.StatusCode.CANCELLED)
                     raise
-            self._count(name, grpc.StatusCode.OK)
+                else:
+                    self._count(name, grpc.StatusCode.OK)
+                    return
+            # Behind a peer that does not read this waits until its connection ends.
+            await abort(context, refusal)
 
         return grpc.stream_stream_rpc_method_handler(handle)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from typing import TYPE_CHECKING, Any
 
 from expertplane_server.core import effects as fx, events as ev, limits
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from expertplane_server.runtime.directory import Directory
     from expertplane_server.runtime.driver import Driver
 
+logger = logging.getLogger(__name__)
+
+_HELLO_TIMEOUT_S = 10.0
 _WRITE_TIMEOUT_S = 20.0
 """gRPC hides some 4 MB before a write blocks; a peer that is this late does not read."""
 
@@ -49,6 +53,7 @@ class PlacementServicer:
         self._plans = plans
         self._cadence = cadence
         self._streams = itertools.count(1)
+        self._num_streams = 0
 
     async def connect(self, requests: AsyncIterator[bytes], context: Any) -> None:
         """Serves one stream to its end.
@@ -58,15 +63,28 @@ class PlacementServicer:
         """
         if self._directory.services.hub.is_closed:
             raise _draining()
+        if self._num_streams >= limits.MAX_STREAMS:
+            raise ExhaustedError(
+                f"Expected at most {limits.MAX_STREAMS} streams.",
+                retry_after_s=30.0,
+                reason="TOO_MANY_STREAMS",
+            )
         outbox = Outbox()
-        session = _Session(next(self._streams), outbox, self._directory)
+        session = _Session(
+            next(self._streams), outbox, self._directory, self._cadence.heartbeat_interval_s
+        )
+        self._num_streams += 1
         reader = asyncio.create_task(session.read(requests))
+        reader.add_done_callback(session.on_read_end)
+        deadline = asyncio.get_running_loop().call_later(_HELLO_TIMEOUT_S, session.expect_hello)
         writer = convert.ResponseWriter(self._plans, self._cadence)
         try:
             while (message := await outbox.take()) is not None:
                 response = writer.write(message, self._directory.epoch)
                 await self._write(context, response)
         finally:
+            self._num_streams -= 1
+            deadline.cancel()
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
             await session.end()
@@ -94,8 +112,11 @@ class _Session:
         driver: the deployment's driver; None while the deployment does not exist.
     """
 
-    def __init__(self, stream: int, outbox: Outbox, directory: Directory) -> None:
+    def __init__(
+        self, stream: int, outbox: Outbox, directory: Directory, heartbeat_interval_s: float
+    ) -> None:
         self._stream = stream
+        self._heartbeat_interval_s = heartbeat_interval_s
         self._outbox = outbox
         self._directory = directory
         self._name = ""
@@ -122,6 +143,24 @@ class _Session:
             if self._is_goodbye or self._outbox.is_closed:
                 break
         self._outbox.close()
+
+    def on_read_end(self, task: asyncio.Task[None]) -> None:
+        """Ends the stream when its reader has failed: a defect must not leave it deaf."""
+        if task.cancelled() or task.exception() is None:
+            return
+        self._directory.services.metrics.core_errors.inc()
+        logger.error("reading a stream failed", exc_info=task.exception())
+        self._outbox.close(UnavailableError("The planner failed; connect again.", reason="DEFECT"))
+
+    def expect_hello(self) -> None:
+        """Ends the stream when its Hello has not come in time."""
+        if self._hello is None:
+            error = InvalidArgumentError(
+                f"Expected a Hello within {_HELLO_TIMEOUT_S:g} s, got none.",
+                field="message",
+                reason="HELLO_EXPECTED",
+            )
+            self._outbox.close(error)
 
     async def end(self) -> None:
         """Tells the core that the stream is over."""
@@ -173,7 +212,12 @@ class _Session:
             if hub.is_closed:
                 self._outbox.close(_draining())
                 return
-            await hub.changed(self._name)
+            try:
+                async with asyncio.timeout(self._heartbeat_interval_s):
+                    await hub.changed(self._name)
+            except TimeoutError:
+                # There is no deployment to send it for, but a silent planner looks dead.
+                self._outbox.put(fx.PlannerHeartbeat(head=0, committed=0))
 
     async def _take(self, request: pb.ConnectRequest) -> None:
         """Turns a message into an event. Kinds that this release does not know are ignored."""

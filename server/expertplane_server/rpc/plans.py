@@ -12,16 +12,17 @@ from expertplane_server.core.errors import (
     NotFoundError,
     UnavailableError,
 )
-from expertplane_server.core.limits import MAX_COMPUTES, MAX_COUNTER
+from expertplane_server.core.limits import MAX_COMPUTES, MAX_COUNTER, MAX_STREAMS
 from expertplane_server.core.spec import check_name
+from expertplane_server.rpc.convert.fields import page_size
 from expertplane_server.rpc.convert.jobs import job_from
 from expertplane_server.rpc.convert.plans import decision_to, metadata_to, solution_to
-from expertplane_server.rpc.deployments import page_size
 
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection
 
+    from expertplane.v1 import plan_pb2
     from expertplane_server.core.plan import Plan
     from expertplane_server.rpc.convert.plans import PlanWriter
     from expertplane_server.runtime.directory import Directory
@@ -41,6 +42,9 @@ class PlanServicer:
         self._plans = plans
         self._policies = policies
         self._num_computes = 0
+        self._num_watches = 0
+        # Few of these calls wait in the solver's queue, so that they hold no decision up for long.
+        self._turn = asyncio.Semaphore(2)
 
     async def compute(self, request: pb.ComputePlanRequest) -> pb.ComputePlanResponse:
         """Plans for the load of the request; stores nothing."""
@@ -54,7 +58,8 @@ class PlanServicer:
         try:
             # Up to 64 MiB are checked and the answer's maps are made in a thread.
             job = await asyncio.to_thread(job_from, request, self._policies)
-            solution = await self._directory.services.solver.solve(job)
+            async with self._turn:
+                solution = await self._directory.services.solver.solve(job)
             plan = await asyncio.to_thread(
                 solution_to, solution, omit_derived_maps=request.omit_derived_maps
             )
@@ -69,7 +74,7 @@ class PlanServicer:
             plan = await self._directory.stored_plan(name, _version(request.version, "version"))
         else:
             plan = self._committed(name, request.alias)
-        message = self._plans.write(plan, omit_derived_maps=request.omit_derived_maps)
+        message = await self._write(plan, request.omit_derived_maps)
         return pb.GetPlanResponse(plan=message)
 
     async def list(self, request: pb.ListPlansRequest) -> pb.ListPlansResponse:
@@ -85,6 +90,23 @@ class PlanServicer:
     async def watch(self, request: pb.WatchPlansRequest) -> AsyncIterator[pb.WatchPlansResponse]:
         """Sends the committed plan and every later one that the reader is quick enough for."""
         name = check_name(request.deployment, at="deployment")
+        if self._num_watches >= MAX_STREAMS:
+            raise ExhaustedError(
+                f"Expected at most {MAX_STREAMS} watches.",
+                retry_after_s=30.0,
+                reason="TOO_MANY_STREAMS",
+            )
+        self._num_watches += 1
+        try:
+            async for response in self._watch(name, request):
+                yield response
+        finally:
+            self._num_watches -= 1
+
+    async def _watch(
+        self, name: str, request: pb.WatchPlansRequest
+    ) -> AsyncIterator[pb.WatchPlansResponse]:
+        """Sends what is committed, for ever."""
         hub = self._directory.services.hub
         wanted = _version(request.from_version, "from_version")
         told: pb.WatchState | None = None
@@ -92,7 +114,7 @@ class PlanServicer:
             plan = hub.latest(name)
             if plan is not None and plan.version >= wanted:
                 wanted, told = plan.version + 1, pb.WATCH_STATE_WAITING
-                message = self._plans.write(plan, omit_derived_maps=request.omit_derived_maps)
+                message = await self._write(plan, request.omit_derived_maps)
                 yield pb.WatchPlansResponse(epoch=self._directory.epoch, plan=message)
                 # The reader took its time: look again before waiting.
                 continue
@@ -109,9 +131,15 @@ class PlanServicer:
     async def explain(self, request: pb.ExplainDecisionsRequest) -> pb.ExplainDecisionsResponse:
         """Returns the latest decisions of this epoch."""
         driver = self._directory.get(check_name(request.deployment, at="deployment"))
-        limit = page_size(request.limit)
+        limit = page_size(request.limit, at="limit")
         decisions = driver.group.journal.after(request.after_sequence, limit)
         return pb.ExplainDecisionsResponse(decisions=map(decision_to, decisions))
+
+    async def _write(self, plan: Plan, omit_derived_maps: bool) -> plan_pb2.Plan:
+        """Writes a plan; large derived maps take longer than the event loop may stand still."""
+        return await asyncio.to_thread(
+            self._plans.write, plan, omit_derived_maps=omit_derived_maps
+        )
 
     def _committed(self, name: str, alias: int) -> Plan:
         """Returns the plan of a role. While every plan commits at once, the roles coincide."""

@@ -192,4 +192,4 @@ class Directory:
         self.epoch = epoch
         self.services.metrics.epoch.set(epoch)
         for driver in self._drivers.values():
-            driver.group.epoch = epoch
+            driver.raise_epoch(epoch)

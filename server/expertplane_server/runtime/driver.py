@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from expertplane_server.core import effects as fx, events as ev
 from expertplane_server.core.errors import ServiceError
 from expertplane_server.runtime.jobs import SolveJob
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MAX_QUEUED = 1024
+_MAX_QUEUED = 128
 _TICK_S = 0.25
 
 
@@ -177,8 +179,8 @@ class Driver:
                     plan = await store.run(
                         "publish", lambda store: store.publish(draft, epoch=epoch, now_s=now_s)
                     )
-                except ServiceError as error:
-                    await self._handle(ev.StoreFailed(message=error.message))
+                except Exception as error:  # whatever it is, the core must hear of it
+                    await self._handle(ev.StoreFailed(message=self._told(error)))
                 else:
                     await self._handle(ev.Stored(plan=plan))
             case fx.StoreApplied(version):
@@ -207,7 +209,8 @@ class Driver:
         """Has a job solved and brings the answer back as an event."""
         spec = self.group.deployment.spec
         job = SolveJob(
-            samples=effect.samples,
+            # A large window takes longer to copy than the event loop may stand still.
+            samples=await asyncio.to_thread(np.stack, effect.samples),
             topology=spec.topology,
             num_expert_groups=spec.num_expert_groups,
             policy=spec.policy,
@@ -217,11 +220,23 @@ class Driver:
         answer: ev.Event
         try:
             solution = await self._services.solver.solve(job)
-        except ServiceError as error:
-            answer = ev.SolveFailed(solve=effect.solve, message=error.message)
+        except Exception as error:  # whatever it is, the core must hear of it
+            answer = ev.SolveFailed(solve=effect.solve, message=self._told(error))
         else:
             answer = ev.Solved(solve=effect.solve, solution=solution)
         await self.submit(answer)
+
+    def _told(self, error: Exception) -> str:
+        """Returns what a decision says of an error; one that is no refusal is a defect."""
+        if isinstance(error, ServiceError):
+            return error.message
+        self._services.metrics.core_errors.inc()
+        logger.error("%s: defect", self.group.deployment.name, exc_info=error)
+        return f"{type(error).__name__}: {error}"
+
+    def raise_epoch(self, epoch: int) -> None:
+        """Tells the core that the store's term has moved on."""
+        self.group.handle(ev.CountersRaised(head=0, epoch=epoch), self._services.clock.now())
 
     def _record(self, decision: Decision) -> None:
         """Logs and counts a decision."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import multiprocessing
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _START_TIMEOUT_S = 120.0
-_STOP_TIMEOUT_S = 5.0
 _MAX_PENDING = limits.MAX_DEPLOYMENTS + limits.MAX_COMPUTES
 
 
@@ -48,6 +49,7 @@ class SolverProcess:
         self._solve_timeout_s = solve_timeout_s
         self._metrics = metrics
         self._num_pending = 0
+        self._is_stopping = False
         self._process: SpawnProcess | None = None
         self._connection: Connection | None = None
         # Its one thread waits for the process, so that the event loop does not; its queue is the
@@ -83,15 +85,19 @@ class SolverProcess:
         future = self._thread.submit(self._exchange, job)
         loop = asyncio.get_running_loop()
         future.add_done_callback(lambda _: _call_if_open(loop, self._finish_one))
-        # A job that nobody waits for any more runs to its end, or the pipe would be out of step.
-        reply = await asyncio.shield(asyncio.wrap_future(future))
-        return _unpack(reply)
+        # A caller who gives up takes a waiting job out of the queue. One that the process has runs
+        # to its end, or the pipe would be out of step.
+        return _unpack(await asyncio.wrap_future(future))
 
     async def stop(self) -> None:
-        """Ends the process."""
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._thread, self._end)
-        self._thread.shutdown()
+        """Ends the process at once; jobs that wait are dropped."""
+        self._is_stopping = True
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        # Frees the thread when it waits for the process.
+        if self._process is not None:
+            _kill(self._process)
+        await asyncio.to_thread(self._thread.shutdown)
+        self._end()
 
     def _finish_one(self) -> None:
         """Makes room for another job; runs on the event loop."""
@@ -125,16 +131,12 @@ class SolverProcess:
 
     def _exchange(self, job: SolveJob) -> Reply:
         """Sends a job and returns the reply; a lost process is a failure, and is replaced."""
+        if self._is_stopping:
+            return Failure("the service is stopping")
         if self._process is None:
             self._spawn()
-        assert self._connection is not None
         start_s = time.perf_counter()
-        try:
-            self._connection.send(job)
-        except OSError:
-            reply: Reply | None = None
-        else:
-            reply = self._receive(self._solve_timeout_s)
+        reply = self._ask(job)
         if reply is None:
             self._end()
             reply = Failure(f"the solver was lost or took over {self._solve_timeout_s:g} s")
@@ -143,6 +145,21 @@ class SolverProcess:
         self._metrics.solves.labels(type(reply).__name__.lower()).inc()
         self._metrics.solve_seconds.observe(time.perf_counter() - start_s)
         return reply
+
+    def _ask(self, job: SolveJob) -> Reply | None:
+        """Sends a job and returns the reply, or None when the process is dead, stuck or late."""
+        assert self._connection is not None
+        assert self._process is not None
+        # A process that does not read lets even the sending hang; its end lets go of both.
+        watchdog = threading.Timer(self._solve_timeout_s, _kill, (self._process,))
+        watchdog.start()
+        try:
+            self._connection.send(job)
+            return self._receive(self._solve_timeout_s)
+        except OSError:
+            return None
+        finally:
+            watchdog.cancel()
 
     def _receive(self, timeout_s: float) -> Reply | None:
         """Returns the next reply, or None when the process is dead or late."""
@@ -156,14 +173,12 @@ class SolverProcess:
         return reply
 
     def _end(self) -> None:
-        """Ends the process: politely by closing its pipe, then by force."""
+        """Ends the process and closes its pipe."""
         if self._process is None or self._connection is None:
             return
         self._connection.close()
-        self._process.join(_STOP_TIMEOUT_S)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
+        _kill(self._process)
+        self._process.join()
         self._process.close()
         self._process = self._connection = None
 
@@ -174,6 +189,12 @@ def _unavailable(device: str, message: str) -> UnavailableError:
         f"Expected a solver process on device {device}, got: {message}",
         reason="SOLVER_UNAVAILABLE",
     )
+
+
+def _kill(process: SpawnProcess) -> None:
+    """Kills a process, which keeps nothing that is worth a goodbye; no-op when it is gone."""
+    with contextlib.suppress(ValueError):  # closed by the solver thread meanwhile
+        process.kill()
 
 
 def _call_if_open(loop: asyncio.AbstractEventLoop, function: object) -> None:

@@ -108,7 +108,7 @@ class Store(Protocol):
         """Lifts the head of a deployment and the epoch above what a participant has seen.
 
         Returns:
-            The head, at least `version`, and the epoch: above `epoch` when it had to be lifted.
+            The head, at least `version`, and the epoch: above `epoch` when either was behind.
         """
         ...
 

@@ -16,6 +16,7 @@ from expertplane_server.store.refusals import (
     name_taken,
     no_such_deployment,
     no_such_plan,
+    raised_epoch,
     removal_of,
     repeated_creation,
 )
@@ -119,8 +120,7 @@ class MemoryStore:
         current = self._get(deployment)
         head = max(current.head, version)
         self._deployments[deployment] = replace(current, head=head)
-        if epoch > self._epoch:
-            self._epoch = epoch + 1
+        self._epoch = raised_epoch(self._epoch, epoch, is_behind=version > current.head)
         return head, self._epoch
 
     def close(self) -> None:

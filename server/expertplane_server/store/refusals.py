@@ -1,4 +1,4 @@
-"""What every store refuses, in one wording."""
+"""What every store decides alike: refusals in one wording, and how far an epoch jumps."""
 
 from __future__ import annotations
 
@@ -103,3 +103,19 @@ def check_epoch(epoch: int, current: int) -> None:
         raise ConflictError(
             f"Expected the current epoch {current}, got {epoch}.", reason="STALE_EPOCH"
         )
+
+
+def raised_epoch(current: int, seen: int, *, is_behind: bool) -> int:
+    """Returns the epoch after a participant has told what it has seen.
+
+    A store that lags behind in versions may have reached the same number by another way, so a new
+    term starts even when the numbers are equal.
+
+    Args:
+        current: the store's epoch.
+        seen: the highest epoch that the participant has seen.
+        is_behind: the participant has seen a version that the store does not know.
+    """
+    if seen > current or (is_behind and seen >= current):
+        return seen + 1
+    return current

@@ -28,6 +28,7 @@ from expertplane_server.store.refusals import (
     name_taken,
     no_such_deployment,
     no_such_plan,
+    raised_epoch,
     removal_of,
     repeated_creation,
 )
@@ -152,8 +153,9 @@ class SqliteStore:
             check_epoch(epoch, self._stored_epoch(connection))
             version = self._get(connection, draft.deployment).head + 1
             connection.execute(
-                "UPDATE plans SET state = ? WHERE deployment = ? AND state <> ?",
-                (PlanState.SUPERSEDED, draft.deployment, PlanState.SUPERSEDED),
+                "UPDATE plans SET state = ? WHERE deployment = ? AND version = "
+                "(SELECT committed FROM deployments WHERE name = deployment)",
+                (PlanState.SUPERSEDED, draft.deployment),
             )
             connection.execute(
                 "INSERT INTO plans VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -217,7 +219,7 @@ class SqliteStore:
         with self._transaction() as connection:
             current = self._get(connection, deployment)
             head = max(current.head, version)
-            raised = max(self._epoch, epoch + 1) if epoch > self._epoch else self._epoch
+            raised = raised_epoch(self._epoch, epoch, is_behind=version > current.head)
             self._set_head(connection, deployment, head)
             connection.execute("UPDATE term SET epoch = ?", (raised,))
         self._epoch = raised

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_DEFAULT_PAGE = 100
+_LARGEST_PAGE = 1000
+
 
 def enum_member(value: int, names: EnumTypeWrapper, served: Mapping[Any, T], at: str) -> T:
     """Returns the domain's value for a wire enum.
@@ -114,3 +117,14 @@ def token_counts(
         f"Expected finite counts from 0 to 2^53, got {counts[tuple(index)]} at {index}.",
         field=f"{at}.data",
     )
+
+
+def page_size(wanted: int, *, at: str = "page_size") -> int:
+    """Returns the number of entries of a page; 0 asks for the default.
+
+    Raises:
+        InvalidArgumentError: it is too large.
+    """
+    if wanted > _LARGEST_PAGE:
+        raise InvalidArgumentError(f"Expected at most {_LARGEST_PAGE}, got {wanted}.", field=at)
+    return wanted or _DEFAULT_PAGE

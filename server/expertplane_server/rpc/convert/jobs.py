@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from expertplane_server.core import limits
 from expertplane_server.core.errors import InvalidArgumentError
+from expertplane_server.core.spec import check_cells, check_shapes
 from expertplane_server.rpc.convert.fields import refuse_unserved, token_counts
 from expertplane_server.rpc.convert.specs import engine_from, policy_from, topology_from
 from expertplane_server.runtime.jobs import SolveJob
@@ -38,9 +39,15 @@ def job_from(message: pb.ComputePlanRequest, policies: Collection[str]) -> Solve
             samples = token_counts(message.samples, "samples", max_shape=most)
         case _:
             raise InvalidArgumentError("Expected weight or samples, got neither.", field="load")
+    topology = topology_from(message.topology)
+    policy = policy_from(message.policy, policies)
+    num_expert_groups = message.num_expert_groups or 1
+    _, num_layers, num_experts = samples.shape
+    check_shapes(num_experts, num_expert_groups, topology, policy)
+    check_cells(num_layers, topology)
     return SolveJob(
         samples=samples,
-        topology=topology_from(message.topology),
-        num_expert_groups=message.num_expert_groups or 1,
-        policy=policy_from(message.policy, policies),
+        topology=topology,
+        num_expert_groups=num_expert_groups,
+        policy=policy,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,8 @@ class PlanWriter:
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[str, int, PlanState, bool], plan_pb2.Plan] = OrderedDict()
         self._num_bytes = 0
+        # Large plans are written in threads.
+        self._lock = threading.Lock()
 
     def write(self, plan: Plan, *, omit_derived_maps: bool = False) -> plan_pb2.Plan:
         """Returns the message of a stored plan; the caller must not change it.
@@ -55,11 +58,18 @@ class PlanWriter:
         message = self._kept.get(key)
         if message is None:
             message = _with_maps(metadata_to(plan), plan.draft.solution, omit_derived_maps)
+            self._keep(key, message)
+        return message
+
+    def _keep(self, key: tuple[str, int, PlanState, bool], message: plan_pb2.Plan) -> None:
+        """Keeps a message, within bounds."""
+        with self._lock:
+            if key in self._kept:
+                return
             self._kept[key] = message
             self._num_bytes += message.ByteSize()
             while len(self._kept) > _MAX_KEPT or self._num_bytes > _MAX_KEPT_BYTES:
                 self._num_bytes -= self._kept.popitem(last=False)[1].ByteSize()
-        return message
 
 
 def metadata_to(plan: Plan) -> plan_pb2.PlanMetadata:
