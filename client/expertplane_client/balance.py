@@ -54,15 +54,21 @@ def initial_phy2log(
 def balance(weight: NDArray[Any], phy2log: NDArray[np.int32], num_ranks: int) -> Balance:
     """Returns how evenly a placement spreads a load.
 
+    A step waits for its most loaded rank, so with several samples means and maxima are taken in
+    each of them and summed then.
+
     Args:
-        weight: [num_layers, num_logical_experts], tokens. Not mutated.
+        weight: [num_layers, num_logical_experts] or [num_samples, num_layers,
+            num_logical_experts], tokens. Not mutated.
         phy2log: [num_layers, num_slots], every expert at least once; no masked slots.
         num_ranks: Divides num_slots.
     """
-    per_replica = weight / derive_logcnt(phy2log, weight.shape[1])
-    slot_load = np.take_along_axis(per_replica, phy2log.astype(np.intp), axis=1)
-    rank_load = slot_load.reshape(len(weight), num_ranks, -1).sum(axis=2)
-    mean, maximum = rank_load.mean(axis=1), rank_load.max(axis=1)
+    num_layers, num_logical_experts = weight.shape[-2:]
+    per_replica = weight / derive_logcnt(phy2log, num_logical_experts)
+    slot_load = per_replica[..., np.arange(num_layers)[:, None], phy2log]
+    rank_load = slot_load.reshape(-1, num_layers, num_ranks, phy2log.shape[1] // num_ranks)
+    rank_load = rank_load.sum(axis=-1)
+    mean, maximum = rank_load.mean(axis=-1).sum(axis=0), rank_load.max(axis=-1).sum(axis=0)
     # Rounding can lift a mean of equal loads above their maximum by one unit in the last place.
     per_layer = np.minimum(
         1.0, np.divide(mean, maximum, out=np.ones_like(mean), where=maximum > 0)

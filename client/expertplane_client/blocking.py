@@ -17,7 +17,7 @@ from .status import call_error
 
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import TracebackType
     from typing import Self
 
@@ -141,12 +141,18 @@ class BlockingClient:
             calls.explain_decisions(deployment, after_sequence=after_sequence, limit=limit)
         )
 
-    def watch_plans(self, deployment: str, from_version: int = 0) -> Iterator[Plan]:
+    def watch_plans(
+        self,
+        deployment: str,
+        from_version: int = 0,
+        *,
+        on_wait: Callable[[str], None] | None = None,
+    ) -> Iterator[Plan]:
         """Yields the committed plan and then every later one; see `Client.watch_plans`.
 
         Ends when the iteration is given up or another thread closes the client.
         """
-        cursor = watching.WatchCursor(deployment, from_version, self._backoff, self._rng)
+        cursor = watching.WatchCursor(deployment, from_version, self._backoff, self._rng, on_wait)
         while not self._is_closed.is_set():
             stream = self._channel.unary_stream(
                 watching.METHOD,
@@ -159,9 +165,7 @@ class BlockingClient:
                     if plan is not None:
                         yield plan
             except grpc.RpcError as error:
-                failure = call_error(error, method=watching.METHOD, address=self._address)
-                if not isinstance(failure, watching.RESUMABLE):
-                    raise failure from error
+                cursor.on_failure(call_error(error, method=watching.METHOD, address=self._address))
             finally:
                 stream.cancel()
             self._is_closed.wait(cursor.delay_s())

@@ -51,6 +51,8 @@ def status(address: str, is_json: bool) -> None:
     for row in rows:
         table.add_row(*(str("-" if value is None else value) for value in row.values()))
     print_table(table)
+    if not rows:
+        click.echo("No deployments yet.")
 
 
 @click.command()
@@ -65,13 +67,12 @@ def plans(deployment: str, limit: int, address: str, is_json: bool) -> None:
     if is_json:
         _print_json({"plans": rows})
         return
-    table = _table("version", "state", "reason", "policy", "balancedness", "moved", "sha256")
+    table = _table("version", "state", "reason", "balancedness", "moved slots", "sha256")
     for row in rows:
         table.add_row(
             str(row["version"]),
             row["state"],
             row["reason"],
-            row["policy"],
             f"{row['balancedness']:.4f}",
             str(row["moved_slots"]),
             row["sha256"][:12],
@@ -101,11 +102,12 @@ def show(
     if is_json:
         _print_json(description)
         return
-    table = _table("plan", f"{plan.deployment} {plan.version}")
     for name, value in description.items():
-        if name not in ("deployment", "version", "per_layer"):
-            table.add_row(name, str(value))
-    print_table(table)
+        if name != "per_layer":
+            text = f"{value:.4f}" if isinstance(value, float) else str(value)
+            click.echo(f"{name.replace('_', ' '):<20}{text}")
+    if output is not None:
+        click.echo(f"wrote {output}")
 
 
 @click.command()
@@ -124,7 +126,10 @@ def watch(
 ) -> None:
     """Print the plans of DEPLOYMENT as they are committed; goes on when the planner was away."""
     with errors_in_one_line(), _connect(address) as client:
-        for number, plan in enumerate(client.watch_plans(deployment, from_version), start=1):
+        plans = client.watch_plans(
+            deployment, from_version, on_wait=lambda why: click.echo(f"Waiting: {why}", err=True)
+        )
+        for number, plan in enumerate(plans, start=1):
             if is_json:
                 click.echo(json.dumps(_plan_description(plan)))
             else:
@@ -152,18 +157,13 @@ def explain(deployment: str, limit: int, address: str, is_json: bool) -> None:
     if is_json:
         _print_json({"decisions": rows})
         return
-    table = _table("#", "at", "reason", "plan", "gain", "moved", "why")
     for row in rows:
-        table.add_row(
-            str(row["sequence"]),
-            row["decided_at"] or "-",
-            row["reason"],
-            str(row["plan_version"] or "-"),
-            f"{row['predicted_gain']:.2%}",
-            str(row["moved_slots"]),
-            row["message"],
-        )
-    print_table(table)
+        plan = f" v{row['plan_version']}" if row["plan_version"] else ""
+        at = (row["decided_at"] or "-")[:19].replace("T", " ")
+        click.secho(f"#{row['sequence']} {at} {row['reason']}{plan}", bold=True)
+        click.echo(f"    {row['message']}")
+    if not rows:
+        click.echo("No decisions in the planner's present term.")
 
 
 @click.command("compute-plan")
@@ -290,7 +290,8 @@ def _decision_row(decision: decision_pb2.Decision) -> dict[str, Any]:
 
 
 def _table(*columns: str) -> Table:
-    table = Table()
+    # Without lines, so that names and reasons fit into 80 columns.
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(column)
     return table

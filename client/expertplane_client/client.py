@@ -18,7 +18,7 @@ from .status import call_error
 
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from types import TracebackType
     from typing import Self
 
@@ -193,7 +193,13 @@ class Client:
             calls.explain_decisions(deployment, after_sequence=after_sequence, limit=limit)
         )
 
-    async def watch_plans(self, deployment: str, from_version: int = 0) -> AsyncIterator[Plan]:
+    async def watch_plans(
+        self,
+        deployment: str,
+        from_version: int = 0,
+        *,
+        on_wait: Callable[[str], None] | None = None,
+    ) -> AsyncIterator[Plan]:
         """Yields the committed plan and then every later one; versions may be skipped.
 
         Goes on by version when the planner was away, and waits for a deployment that does not
@@ -202,8 +208,9 @@ class Client:
         Args:
             deployment: "namespace/name".
             from_version: The lowest version worth having; 0 for whatever is committed.
+            on_wait: Told, in a sentence for people, what the watch waits for.
         """
-        cursor = watching.WatchCursor(deployment, from_version, self._backoff, self._rng)
+        cursor = watching.WatchCursor(deployment, from_version, self._backoff, self._rng, on_wait)
         while not self._is_closed:
             stream = self._open().unary_stream(
                 watching.METHOD,
@@ -216,9 +223,7 @@ class Client:
                     if plan is not None:
                         yield plan
             except grpc.aio.AioRpcError as error:
-                failure = call_error(error, method=watching.METHOD, address=self._address)
-                if not isinstance(failure, watching.RESUMABLE):
-                    raise failure from error
+                cursor.on_failure(call_error(error, method=watching.METHOD, address=self._address))
             except asyncio.CancelledError:
                 # gRPC raises it for a call that `close` has cancelled as well as for the task.
                 if not self._is_closed or _is_cancelled():

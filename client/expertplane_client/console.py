@@ -252,6 +252,9 @@ def _print_summary(
         f"{options.num_slots} slots on {options.num_ranks} ranks "
         f"in {solved.solve_s:.3f} s, sha256 {solved.digest[:12]}"
     )
+    for path in (options.output, options.report):
+        if path is not None:
+            click.echo(f"wrote {path}")
 
 
 def _address(context: click.Context, parameter: click.Parameter, address: str) -> str:
@@ -274,8 +277,17 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 _COUNT = click.IntRange(min=1)
 _LOAD_OPTIONS = (
     click.argument("loadfile", type=_FILE),
-    click.option("--ranks", "num_ranks", type=_COUNT, required=True, help="Ranks."),
-    click.option("--nodes", "num_nodes", type=_COUNT, default=1, show_default=True, help="Nodes."),
+    click.option(
+        "--ranks", "num_ranks", type=_COUNT, required=True, help="Expert-parallel ranks."
+    ),
+    click.option(
+        "--nodes",
+        "num_nodes",
+        type=_COUNT,
+        default=1,
+        show_default=True,
+        help="Domains of fast links.",
+    ),
     click.option(
         "--slots", "num_slots", type=_COUNT, required=True, help="Slots per layer, all ranks."
     ),
@@ -288,9 +300,15 @@ _LOAD_OPTIONS = (
         help="Routing groups of consecutive experts.",
     ),
     click.option(
-        "--mode", type=click.Choice(MODES), default="auto", show_default=True, help="Mode."
+        "--mode",
+        type=click.Choice(MODES),
+        default="auto",
+        show_default=True,
+        help="Keep expert groups on their node (hierarchical) or not (global).",
     ),
-    click.option("--policy", default="deepseek", show_default=True, help="Algorithm."),
+    click.option(
+        "--policy", default="deepseek", show_default=True, help="Algorithm that makes the plan."
+    ),
     click.option(
         "--seed",
         type=click.IntRange(min=0, max=2**63 - 1),

@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2
 
 from .channel import open_blocking_channel
 from .console import address_option, errors_in_one_line
+from .errors import NotFoundError
 from .status import call_error
 
 
@@ -34,6 +35,12 @@ def health(service: str, timeout_s: float, address: str) -> None:
         try:
             answer = check(health_pb2.HealthCheckRequest(service=service), timeout=timeout_s)
         except grpc.RpcError as error:
+            if isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.NOT_FOUND:
+                raise NotFoundError(
+                    f"Expected liveness, readiness, leader or '', got {service!r}.",
+                    code=grpc.StatusCode.NOT_FOUND,
+                    method=_METHOD,
+                ) from error
             raise call_error(error, method=_METHOD, address=address) from error
     click.echo(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
     if answer.status != health_pb2.HealthCheckResponse.SERVING:

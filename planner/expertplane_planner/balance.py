@@ -95,10 +95,23 @@ def report(placement: Placement, load: ExpertLoad | Tensor) -> BalanceReport:
             "load",
             f"Expected load of shape [num_layers, num_logical_experts], got {list(total.shape)}.",
         )
-    rank_tokens = rank_load(placement, total)
-    per_layer: list[float] = layer_balancedness(rank_tokens).tolist()
+    return step_report(rank_load(placement, total).unsqueeze(0))
+
+
+def step_report(rank_tokens: Tensor) -> BalanceReport:
+    """Return how evenly the ranks were loaded, step by step.
+
+    A step waits for its most loaded rank, so means and maxima are taken in each sample and summed
+    over samples then.
+
+    Args:
+        rank_tokens: [num_samples, num_layers, num_ranks], tokens, as from `rank_load`.
+    """
+    tokens = rank_tokens.to(torch.float64)
+    mean, maximum = tokens.mean(dim=-1).sum(dim=0), tokens.amax(dim=-1).sum(dim=0)
+    per_layer: list[float] = _ratio(mean, maximum).tolist()
     return BalanceReport(
-        balancedness=float(balancedness(rank_tokens)),
+        balancedness=float(_ratio(mean.sum(), maximum.sum())),
         per_layer=tuple(per_layer),
         mean=sum(per_layer) / len(per_layer),
         minimum=min(per_layer),

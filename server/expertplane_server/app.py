@@ -127,6 +127,10 @@ class App:
             ServiceError: store, solver or port is not to be had.
         """
         config, metrics = self._config, self._metrics
+        # The port first: who asks for one that is taken should not wait for a solver, nor start a
+        # new term. Nobody is served before the server starts.
+        self._server = grpc.aio.server(options=_OPTIONS)
+        self._bind(self._server)
         store = self._open_store()
         self._store = StoreThread(store, metrics)
         self._solver = SolverProcess(
@@ -145,7 +149,7 @@ class App:
         )
         await self._directory.load()
         await self._health.start()
-        self._server = self._make_server(self._directory, ready.policies)
+        self._add_services(self._server, self._directory, ready.policies)
         await self._server.start()
         self._start_metrics()
         self._lag = asyncio.create_task(watch_lag(metrics.loop_lag_seconds))
@@ -181,12 +185,26 @@ class App:
             server.server_close()
             thread.join()
 
-    def _make_server(self, directory: Directory, policies: tuple[str, ...]) -> grpc.aio.Server:
-        """Makes the gRPC server and binds its port.
+    def _bind(self, server: grpc.aio.Server) -> None:
+        """Takes the port.
 
         Raises:
-            UnavailableError: the port is taken.
+            UnavailableError: it is taken, or the address is not of this machine.
         """
+        listen = self._config.listen
+        try:
+            port = server.add_insecure_port(listen)
+        except RuntimeError as error:
+            raise UnavailableError(
+                f"Expected {listen} to be free and of this machine; choose another with --listen.",
+                reason="ADDRESS_IN_USE",
+            ) from error
+        self.address = f"{listen.rpartition(':')[0]}:{port}"
+
+    def _add_services(
+        self, server: grpc.aio.Server, directory: Directory, policies: tuple[str, ...]
+    ) -> None:
+        """Adds the services, health and, when wanted, reflection."""
         config, metrics = self._config, self._metrics
         plans = PlanWriter()
         cadence = Cadence(
@@ -202,7 +220,6 @@ class App:
             "DeploymentService": deployment_service_pb2,
         }
         services = {name: file.DESCRIPTOR.services_by_name[name] for name, file in files.items()}
-        server = grpc.aio.server(options=_OPTIONS)
         server.add_generic_rpc_handlers(
             (
                 Endpoint(services["PlacementService"], metrics).handlers(
@@ -232,14 +249,6 @@ class App:
             names = [service.full_name for service in services.values()]
             health = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
             reflection.enable_server_reflection([*names, health, reflection.SERVICE_NAME], server)
-        try:
-            port = server.add_insecure_port(config.listen)
-        except RuntimeError as error:
-            raise UnavailableError(
-                f"Expected to listen on {config.listen}, got: {error}.", reason="ADDRESS_IN_USE"
-            ) from error
-        self.address = f"{config.listen.rpartition(':')[0]}:{port}"
-        return server
 
     def _start_metrics(self) -> None:
         """Serves /metrics from a thread of its own: a scrape must not need the event loop.
@@ -254,7 +263,8 @@ class App:
             self._scrape = start_http_server(port, host, registry=self._metrics.registry)
         except OSError as error:
             raise UnavailableError(
-                f"Expected to serve metrics on {self._config.metrics}, got: {error}.",
+                f"Expected {self._config.metrics} to be free for metrics, got: {error}; "
+                "choose another with --metrics.",
                 reason="ADDRESS_IN_USE",
             ) from error
         bound = self._scrape[0].server_port

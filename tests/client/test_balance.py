@@ -17,6 +17,15 @@ def test_a_hand_computed_balance() -> None:
     assert (found.minimum, found.mean) == (5.5 / 9, (4.5 / 5 + 5.5 / 9) / 2)
 
 
+def test_samples_are_judged_step_by_step() -> None:
+    """Two opposite samples that cancel out in their sum are as bad as each of them."""
+    samples = np.array([[[3, 1]], [[1, 3]]])
+    found = balance(samples, initial_phy2log(1, 2, 2), 2)
+
+    assert found.balancedness == (2 + 2) / (3 + 3)
+    assert balance(samples.sum(axis=0), initial_phy2log(1, 2, 2), 2).balancedness == 1.0
+
+
 def test_a_layer_without_load_is_perfect() -> None:
     """Nothing to carry is carried evenly, and does not weigh on the rest."""
     found = balance(np.array([[0, 0], [1, 1]]), initial_phy2log(2, 2, 4), 2)

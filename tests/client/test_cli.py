@@ -164,7 +164,7 @@ async def test_decisions_are_explained(busy_planner: ScriptedPlanner) -> None:
     (decision,) = json.loads((await run(cli.explain, *arguments, "--json")).stdout)["decisions"]
 
     assert "Gain 12 % at 3 moved slots." in table.stdout
-    assert "12.00%" in table.stdout
+    assert "PUBLISHED v2" in table.stdout
     assert (
         decision["reason"],
         decision["predicted_gain"],

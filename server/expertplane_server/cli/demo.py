@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -25,9 +27,16 @@ _SAMPLES_PER_WINDOW = 16
 
 @click.command()
 @click.option(
-    "--windows", "num_windows", type=click.IntRange(2, 100), default=10, show_default=True
+    "--windows",
+    "num_windows",
+    type=click.IntRange(2, 100),
+    default=10,
+    show_default=True,
+    help="Windows of load to serve.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the load."
+)
 def demo(num_windows: int, seed: int) -> None:
     """Start a planner, run four simulated nodes against it, show what its plans do, clean up.
 
@@ -40,7 +49,8 @@ def demo(num_windows: int, seed: int) -> None:
         display.say("Starting a planner on a free loopback port, its store in a temporary folder")
         results = asyncio.run(_run(Path(folder), num_windows, seed, display))
         display.summary(results)
-    display.say(f"Done in {time.monotonic() - start_s:.0f} s. Next: expertplane serve")
+    program = "expertplane" if shutil.which("expertplane") else sys.argv[0]
+    display.say(f"Done in {time.monotonic() - start_s:.0f} s. Next: {program} serve")
 
 
 async def _run(folder: Path, num_windows: int, seed: int, display: Display) -> list[WindowResult]:

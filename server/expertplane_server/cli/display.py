@@ -43,11 +43,9 @@ class Display:
         filled = round(result.measured * _BAR)
         bar = f"[green]{'#' * filled}[/green][dim]{'.' * (_BAR - filled)}[/dim]"
         if result.plan_version:
-            reached_ms = (result.reached_s or 0.0) * 1000
-            note = (
-                f"[cyan]plan v{result.plan_version}[/cyan], {result.predicted:.3f} predicted, "
-                f"live in {reached_ms:.0f} ms"
-            )
+            note = f"[cyan]plan v{result.plan_version}[/cyan], {result.predicted:.3f} predicted"
+            if result.reached_s is not None:
+                note += f", live in {result.reached_s * 1000:.0f} ms"
         else:
             note = f"[dim]{result.reason}[/dim]"
         figures = f"{result.index + 1:>6}  {result.without:>7.3f}  {result.measured:>7.3f}"
@@ -69,7 +67,7 @@ class Display:
         if published:
             moved = statistics.median(result.moved_slots for result in published)
             table.add_row("slots moved per plan, all layers (median)", f"{moved:.0f}")
-        reached_ms = [(result.reached_s or 0.0) * 1000 for result in published]
+        reached_ms = [each.reached_s * 1000 for each in results if each.reached_s is not None]
         if reached_ms:
             table.add_row(
                 "plan latency, last sample to live on all nodes (median)",

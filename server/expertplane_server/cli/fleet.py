@@ -18,7 +18,7 @@ from expertplane_client import (
     Participant,
     UnavailableError,
 )
-from expertplane_client.balance import initial_phy2log
+from expertplane_client.balance import balance, initial_phy2log
 
 
 if TYPE_CHECKING:
@@ -77,7 +77,8 @@ class WindowResult:
         without: balancedness of its samples under the start placement.
         measured: balancedness under the placement in force while they were counted.
         plan_version: the plan that came of it, 0 for none.
-        reached_s: from the last sample sent to the plan in force on every node; None without plan.
+        reached_s: from the last sample sent to the plan in force on every node; None without a
+            plan, and after a restart of the planner, whose windows no longer end with these.
     """
 
     index: int
@@ -133,6 +134,7 @@ class Fleet:
         self._nodes: list[Node] = []
         self._epoch = 0
         self._sequence = 0
+        self._has_restarted = False
 
     async def __aenter__(self) -> Self:
         config = self._config
@@ -220,11 +222,13 @@ class Fleet:
         decision = await self._next_decision()
         version = decision.plan_version if decision is not None else 0
         reached_s = await self._reached(version, sent_at_s) if version else None
+        if self._has_restarted:
+            reached_s = None
         ranks = self._config.num_ranks
         return WindowResult(
             index=index,
-            without=step_balancedness(window, self._start, ranks),
-            measured=step_balancedness(window, in_force, ranks),
+            without=balance(window, self._start, ranks).balancedness,
+            measured=balance(window, in_force, ranks).balancedness,
             reason=_reason(decision),
             message=decision.message if decision is not None else "",
             plan_version=version,
@@ -262,6 +266,7 @@ class Fleet:
         try:
             status = (await self._client.get_deployment(name)).status
             if status.epoch != self._epoch:
+                self._has_restarted = self._epoch != 0
                 self._epoch, self._sequence = status.epoch, 0
             decisions = await self._client.explain_decisions(name, after_sequence=self._sequence)
         except UnavailableError:
@@ -281,26 +286,6 @@ class Fleet:
                     # The participant notes the version right after the switch that woke us.
                     await asyncio.sleep(0)
         return loop.time() - sent_at_s
-
-
-def step_balancedness(
-    samples: npt.NDArray[Any], phy2log: npt.NDArray[np.int32], num_ranks: int
-) -> float:
-    """Returns balancedness as the ranks feel it: maxima taken in every step, summed then.
-
-    Args:
-        samples: [K, L, E], tokens.
-        phy2log: [L, P], the logical expert of every slot.
-        num_ranks: R; divides P.
-    """
-    num_samples, num_layers, num_experts = samples.shape
-    layer = np.arange(num_layers)[:, None]
-    replicas = np.zeros((num_layers, num_experts))
-    np.add.at(replicas, (layer, phy2log), 1)
-    slot_load = (samples / replicas)[:, layer, phy2log]
-    rank_load = slot_load.reshape(num_samples, num_layers, num_ranks, -1).sum(axis=-1)
-    total = rank_load.max(axis=-1).sum()
-    return float(rank_load.mean(axis=-1).sum() / total) if total > 0 else 1.0
 
 
 def _reason(decision: decision_pb2.Decision | None) -> str:

@@ -94,6 +94,8 @@ def serve(log_format: str, log_level: str, **settings: Any) -> None:
     """Run the planner until SIGTERM or Ctrl-C, then drain.
 
     Prints one line to stdout when it is ready; everything else goes to the log on stderr.
+
+    Every option can come from the environment: --listen from EXPERTPLANE_SERVE_LISTEN, and so on.
     """
     with errors_in_one_line(ServiceError):
         config = ServerConfig(**settings)

@@ -24,11 +24,28 @@ _COUNT = click.IntRange(min=1)
 @address_option
 @click.option("--deployment", default="default/simulated", show_default=True, help="Its name.")
 @click.option(
-    "--participants", "num_participants", type=_COUNT, default=4, show_default=True, help="Nodes."
+    "--participants",
+    "num_participants",
+    type=_COUNT,
+    default=4,
+    show_default=True,
+    help="Simulated serving nodes.",
 )
-@click.option("--ranks", "num_ranks", type=_COUNT, default=32, show_default=True, help="Ranks.")
 @click.option(
-    "--nodes", "num_nodes", type=_COUNT, default=1, show_default=True, help="Fast-link domains."
+    "--ranks",
+    "num_ranks",
+    type=_COUNT,
+    default=32,
+    show_default=True,
+    help="Expert-parallel ranks.",
+)
+@click.option(
+    "--nodes",
+    "num_nodes",
+    type=_COUNT,
+    default=1,
+    show_default=True,
+    help="Domains of fast links.",
 )
 @click.option(
     "--slots", "num_slots", type=_COUNT, default=288, show_default=True, help="Slots per layer."
@@ -41,15 +58,31 @@ _COUNT = click.IntRange(min=1)
     show_default=True,
     help="Routing groups of consecutive experts.",
 )
-@click.option("--mode", type=click.Choice(MODES), default="auto", show_default=True, help="Mode.")
+@click.option(
+    "--mode",
+    type=click.Choice(MODES),
+    default="auto",
+    show_default=True,
+    help="Keep expert groups on their node (hierarchical) or not (global).",
+)
 @click.option(
     "--load", default="synthetic", show_default=True, help="A recording, or 'synthetic'."
 )
 @click.option("--preset", default="dsv3", show_default=True, help="Synthetic model: dsv3, glm52.")
 @click.option("--layer-ids", help="Rows of the recording to keep, such as 3-60.")
-@click.option("--windows", "num_windows", type=_COUNT, default=10, show_default=True)
-@click.option("--samples-per-window", type=click.IntRange(1, 64), default=16, show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--windows", "num_windows", type=_COUNT, default=10, show_default=True, help="To serve."
+)
+@click.option(
+    "--samples-per-window",
+    type=click.IntRange(1, 64),
+    default=16,
+    show_default=True,
+    help="Samples between two decisions.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the load."
+)
 @click.option("--json", "is_json", is_flag=True, help="Print JSON at the end instead of a table.")
 def simulate(
     load: str, preset: str, layer_ids: str | None, num_windows: int, is_json: bool, **fleet: Any

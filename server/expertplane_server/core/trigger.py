@@ -85,10 +85,10 @@ class Trigger:
         span = (
             f"{before.balancedness:.3f} to {solution.balance.balancedness:.3f}" if before else ""
         )
-        numbers = f"{solution.gain:+.1%} ({span}) for {solution.moved_slots} moved slots"
+        numbers = f"{solution.gain:+.2%} ({span}) for {solution.moved_slots} moved slots"
         least = self._parameters.min_gain
         if solution.gain < least or solution.gain <= 0:
-            message = f"The predicted gain is {numbers}, below min_gain {least:.1%}."
+            message = f"The predicted gain is {numbers}, below min_gain {least:.2%}."
             return Reason.SKIPPED_GAIN_TOO_SMALL, message
         if self._rollout_mode is RolloutMode.SHADOW:
             return Reason.SHADOW, f"Would have gained {numbers}; shadow mode publishes nothing."

@@ -6,6 +6,7 @@ Apart from the worker itself, so that the service can name it without importing 
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,9 @@ _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 def main(connection: Connection, device: str) -> None:
     """Leaves one core to the event loop and hands over to the worker."""
+    # Ctrl-C reaches the whole process group; the parent decides when this process ends. Said
+    # before torch is imported, which takes seconds.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     from expertplane_server.runtime import solver_worker
 
     solver_worker.main(connection, device, max(1, available_cores() - 1))

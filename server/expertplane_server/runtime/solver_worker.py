@@ -6,7 +6,6 @@ It alone imports torch, so that neither a long solve nor a broken device can hol
 from __future__ import annotations
 
 import os
-import signal
 import time
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,7 @@ from expertplane_planner import (
     solve,
     warm_up,
 )
-from expertplane_planner.balance import rank_load
+from expertplane_planner.balance import rank_load, step_report
 from expertplane_server.core import spec as core
 from expertplane_server.core.plan import Balance, Evaluation, Solution
 from expertplane_server.runtime.jobs import Answer, Failure, Ready, Rejection, Reply, SolveJob
@@ -43,8 +42,6 @@ def main(connection: Connection, device: str, num_threads: int) -> None:
         device: "auto", "cpu" or "cuda:N".
         num_threads: CPU threads for torch.
     """
-    # Ctrl-C reaches the whole process group; the parent decides when this process ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # A solve has time; the event loop of the service has none.
     os.nice(10)
     torch.set_num_threads(num_threads)
@@ -140,19 +137,13 @@ def run(job: SolveJob, device: torch.device) -> Solution:
 
 
 def _measure(placement: Placement, samples: torch.Tensor) -> tuple[float, Balance]:
-    """Returns the summed maximum rank load, in tokens, and the balance, sample by sample.
-
-    A step waits for its most loaded rank, so maxima are taken in each sample and summed then.
-    """
+    """Returns the summed maximum rank load, in tokens, and the balance, sample by sample."""
     tokens = rank_load(placement, samples)
-    mean, maximum = tokens.mean(dim=-1).sum(dim=0), tokens.amax(dim=-1).sum(dim=0)
-    total = float(maximum.sum())
-    ratio = torch.where(maximum > 0, (mean / maximum).clamp(max=1.0), torch.ones_like(mean))
-    per_layer: list[float] = ratio.tolist()
+    found = step_report(tokens)
     balance = Balance(
-        balancedness=min(1.0, float(mean.sum()) / total) if total > 0 else 1.0,
-        mean=sum(per_layer) / len(per_layer),
-        minimum=min(per_layer),
-        per_layer=tuple(per_layer),
+        balancedness=found.balancedness,
+        mean=found.mean,
+        minimum=found.minimum,
+        per_layer=found.per_layer,
     )
-    return total, balance
+    return float(tokens.amax(dim=-1).sum()), balance
