@@ -7,26 +7,13 @@ import logging
 import signal
 from typing import TYPE_CHECKING
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
-from expertplane.v1 import (
-    deployment_service_pb2,
-    placement_service_pb2,
-    plan_service_pb2,
-)
 from expertplane_server.config import parse_address
-from expertplane_server.core import limits
 from expertplane_server.core.errors import UnavailableError
 from expertplane_server.rpc.convert.participants import Cadence
-from expertplane_server.rpc.convert.plans import PlanWriter
-from expertplane_server.rpc.deployments import DeploymentServicer
-from expertplane_server.rpc.endpoint import Endpoint
 from expertplane_server.rpc.health import Health
-from expertplane_server.rpc.placement import PlacementServicer
-from expertplane_server.rpc.plans import PlanServicer
+from expertplane_server.rpc.server import add_services, open_server
 from expertplane_server.runtime.clock import SystemClock
 from expertplane_server.runtime.directory import Directory
 from expertplane_server.runtime.driver import Services
@@ -43,26 +30,14 @@ if TYPE_CHECKING:
     from threading import Thread
     from wsgiref.simple_server import WSGIServer
 
+    import grpc
+
     from expertplane_server.config import ServerConfig
     from expertplane_server.store import Store
 
 logger = logging.getLogger(__name__)
 
 _RECONNECT_WINDOW_S = 5.0
-_OPTIONS = [
-    # Two processes on one port would split the participants between them in silence.
-    ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", limits.MAX_UNARY_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", limits.MAX_UNARY_MESSAGE_BYTES),
-    ("grpc.max_metadata_size", 8 * 1024),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    # Finds peers that are gone without a word; one that does not read is only ended by its age.
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.max_connection_age_ms", 2 * 3600 * 1000),
-    ("grpc.max_connection_age_grace_ms", 60_000),
-]
 
 
 class App:
@@ -129,8 +104,7 @@ class App:
         config, metrics = self._config, self._metrics
         # The port first: who asks for one that is taken should not wait for a solver, nor start a
         # new term. Nobody is served before the server starts.
-        self._server = grpc.aio.server(options=_OPTIONS)
-        self._bind(self._server)
+        self._server, self.address = open_server(config.listen)
         store = self._open_store()
         self._store = StoreThread(store, metrics)
         self._solver = SolverProcess(
@@ -149,7 +123,17 @@ class App:
         )
         await self._directory.load()
         await self._health.start()
-        self._add_services(self._server, self._directory, ready.policies)
+        add_services(
+            self._server,
+            self._directory,
+            policies=ready.policies,
+            cadence=Cadence(
+                heartbeat_interval_s=config.heartbeat_interval_s,
+                report_interval_s=config.report_interval_s,
+            ),
+            health=self._health,
+            has_reflection=config.has_reflection,
+        )
         await self._server.start()
         self._start_metrics()
         self._lag = asyncio.create_task(watch_lag(metrics.loop_lag_seconds))
@@ -184,71 +168,6 @@ class App:
             await asyncio.to_thread(server.shutdown)
             server.server_close()
             thread.join()
-
-    def _bind(self, server: grpc.aio.Server) -> None:
-        """Takes the port.
-
-        Raises:
-            UnavailableError: it is taken, or the address is not of this machine.
-        """
-        listen = self._config.listen
-        try:
-            port = server.add_insecure_port(listen)
-        except RuntimeError as error:
-            raise UnavailableError(
-                f"Expected {listen} to be free and of this machine; choose another with --listen.",
-                reason="ADDRESS_IN_USE",
-            ) from error
-        self.address = f"{listen.rpartition(':')[0]}:{port}"
-
-    def _add_services(
-        self, server: grpc.aio.Server, directory: Directory, policies: tuple[str, ...]
-    ) -> None:
-        """Adds the services, health and, when wanted, reflection."""
-        config, metrics = self._config, self._metrics
-        plans = PlanWriter()
-        cadence = Cadence(
-            heartbeat_interval_s=config.heartbeat_interval_s,
-            report_interval_s=config.report_interval_s,
-        )
-        placement = PlacementServicer(directory, plans, cadence)
-        planning = PlanServicer(directory, plans, policies)
-        deployments = DeploymentServicer(directory, policies)
-        files = {
-            "PlacementService": placement_service_pb2,
-            "PlanService": plan_service_pb2,
-            "DeploymentService": deployment_service_pb2,
-        }
-        services = {name: file.DESCRIPTOR.services_by_name[name] for name, file in files.items()}
-        server.add_generic_rpc_handlers(
-            (
-                Endpoint(services["PlacementService"], metrics).handlers(
-                    raw_streams={"Connect": placement.connect}
-                ),
-                Endpoint(services["PlanService"], metrics).handlers(
-                    unary={
-                        "ComputePlan": planning.compute,
-                        "GetPlan": planning.get,
-                        "ListPlans": planning.list,
-                        "ExplainDecisions": planning.explain,
-                    },
-                    server_streams={"WatchPlans": planning.watch},
-                ),
-                Endpoint(services["DeploymentService"], metrics).handlers(
-                    unary={
-                        "CreateDeployment": deployments.create,
-                        "GetDeployment": deployments.get,
-                        "ListDeployments": deployments.list,
-                        "DeleteDeployment": deployments.delete,
-                    }
-                ),
-            )
-        )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
-        if config.has_reflection:
-            names = [service.full_name for service in services.values()]
-            health = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-            reflection.enable_server_reflection([*names, health, reflection.SERVICE_NAME], server)
 
     def _start_metrics(self) -> None:
         """Serves /metrics from a thread of its own: a scrape must not need the event loop.

@@ -44,7 +44,6 @@ class _OpenSample:
 
     total: Counts
     deadline_s: float
-    steps_per_sample: int
     kind: LoadKind
     scope: LoadScope
     missing: set[int]
@@ -77,6 +76,20 @@ class _OpenSample:
         return is_settled and present.isdisjoint(self.missing)
 
 
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """How a run's steps are cut into samples.
+
+    Attributes:
+        offset: first step of every sample, modulo `steps_per_sample`.
+        covered_until: the first step beyond all samples so far.
+    """
+
+    steps_per_sample: int
+    offset: int
+    covered_until: int
+
+
 class Sampler:
     """Turns reports into closed samples of one deployment and generation."""
 
@@ -88,6 +101,7 @@ class Sampler:
         self._present: frozenset[int] = frozenset()
         self._present_since_s = float("-inf")
         self._open: OrderedDict[SampleKey, _OpenSample] = OrderedDict()
+        self._grids: OrderedDict[str, _Grid] = OrderedDict()
         # Keys that have closed, oldest first; below a run's forgotten step all count as closed.
         self._closed: OrderedDict[SampleKey, None] = OrderedDict()
         self._forgotten_step: OrderedDict[str, int] = OrderedDict()
@@ -117,8 +131,10 @@ class Sampler:
             (engine_run_id, report.first_step + k * report.steps_per_sample)
             for k in range(report.counts.shape[0])
         ]
-        self._check_grid(report, keys)
+        self._check_consistent(report, keys)
+        grid = self._grid_with(report, engine_run_id)
         logical = to_logical(report)
+        self._remember_grid(engine_run_id, grid)
         fates: list[SampleFate] = []
         for key, counts in zip(keys, logical, strict=True):
             if self._is_closed(key):
@@ -156,13 +172,47 @@ class Sampler:
             closed.append((self._fate(sample), self._scaled(sample)))
         return closed
 
-    def _check_grid(self, report: LoadReport, keys: list[SampleKey]) -> None:
-        """Refuses a report that cuts or counts a step otherwise than the reports before it."""
+    def _grid_with(self, report: LoadReport, engine_run_id: str) -> _Grid:
+        """Returns the run's grid of samples with this report on it.
+
+        Samples that overlap would count steps twice, so a run changes its grid only beyond what it
+        has covered.
+
+        Raises:
+            InvalidArgumentError: the report's samples overlap others that are cut otherwise.
+        """
+        steps, first = report.steps_per_sample, report.first_step
+        end = first + steps * report.counts.shape[0]
+        grid = self._grids.get(engine_run_id)
+        if grid is None or first >= grid.covered_until:
+            return _Grid(steps, first % steps, end)
+        for name, expected, got in (
+            ("steps_per_sample", grid.steps_per_sample, steps),
+            ("first_step", f"{grid.offset} modulo {steps}", f"{first % steps} modulo {steps}"),
+        ):
+            if expected != got:
+                raise InvalidArgumentError(
+                    f"Expected {name} to be {expected}, as in the other reports of the run up to "
+                    f"step {grid.covered_until}, got {got}.",
+                    field=f"load_report.{name}",
+                    reason="INCONSISTENT_SAMPLE",
+                )
+        return _Grid(steps, grid.offset, max(end, grid.covered_until))
+
+    def _remember_grid(self, engine_run_id: str, grid: _Grid) -> None:
+        """Remembers a run's grid in bounded memory, the latest runs longest."""
+        self._grids[engine_run_id] = grid
+        self._grids.move_to_end(engine_run_id)
+        while len(self._grids) > limits.MAX_MEMBERS:
+            self._grids.popitem(last=False)
+
+    def _check_consistent(self, report: LoadReport, keys: list[SampleKey]) -> None:
+        """Refuses a report that counts a step otherwise than the reports before it."""
         for key in keys:
             sample = self._open.get(key)
             if sample is None:
                 continue
-            for name in ("steps_per_sample", "kind", "scope"):
+            for name in ("kind", "scope"):
                 expected, got = getattr(sample, name), getattr(report, name)
                 if expected != got:
                     raise InvalidArgumentError(
@@ -177,7 +227,6 @@ class Sampler:
         sample = _OpenSample(
             total=np.zeros((self._spec.num_layers, self._spec.num_logical_experts)),
             deadline_s=now_s + self._spec.samples.deadline_s,
-            steps_per_sample=report.steps_per_sample,
             kind=report.kind,
             scope=report.scope,
             missing=set(range(self._spec.topology.num_ranks)),

@@ -1,0 +1,419 @@
+"""From reports to plans, as conversations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from expertplane_server.core import effects as fx, events as ev
+from expertplane_server.core.plan import PlanRef, Reason
+from expertplane_server.core.spec import RolloutMode
+
+from .. import builders
+from .script import Conversation
+
+
+def test_from_report_to_commit() -> None:
+    """A plan is durable before it is announced, and announced before it is sent."""
+    talk = Conversation(builders.group())
+    plan = builders.plan()
+    talk.tell(builders.hello(1))
+
+    assert talk.tell(builders.report(sequence=5)) == [
+        "1 < ack 5",
+        "sample accepted",
+        "solve 1 of 1 samples",
+    ]
+    assert talk.tell(ev.Solved(solve=1, solution=plan.draft.solution)) == ["store on v0"]
+    assert talk.tell(ev.Stored(plan=plan)) == [
+        "record PUBLISHED v1",
+        "announce v1",
+        "1 < commit v1",
+    ]
+    assert talk.tell(builders.applied(plan)) == ["applied v1"]
+
+
+def test_window_gathers() -> None:
+    """A window of three samples asks for a solve with the third."""
+    talk = Conversation(builders.group(wanted=builders.spec(window_samples=3)))
+    talk.tell(builders.hello(1), builders.report(first_step=0), builders.report(first_step=1))
+
+    lines = talk.tell(builders.report(first_step=2))
+    assert lines == ["1 < ack 1", "sample accepted", "solve 1 of 3 samples"]
+
+
+def test_solve_gets_samples_and_incumbent() -> None:
+    """The solver gets the window's samples in order and the placement in force."""
+    group = builders.group(wanted=builders.spec(window_samples=2))
+    group.handle(builders.hello(1), builders.at())
+    effects = group.handle(builders.report((1, 2, 3, 4), (5, 6, 7, 8)), builders.at())
+    (solve,) = [effect for effect in effects if isinstance(effect, fx.Solve)]
+
+    assert np.stack(solve.samples).tolist() == [[[1, 2, 3, 4]], [[5, 6, 7, 8]]]
+    assert solve.incumbent.tolist() == [[0, 1, 2, 3]]
+
+
+def test_incumbent_is_the_committed_plan() -> None:
+    """Once there is a plan, candidates are compared with it."""
+    group = builders.group(builders.plan((3, 1, 2, 0)))
+    group.handle(
+        builders.hello(1, applied=builders.ref(builders.plan((3, 1, 2, 0)))), builders.at()
+    )
+    effects = group.handle(builders.report(), builders.at())
+    (solve,) = [effect for effect in effects if isinstance(effect, fx.Solve)]
+
+    assert solve.incumbent.tolist() == [[3, 1, 2, 0]]
+
+
+def test_incumbent_is_the_start_placement_of_the_engine() -> None:
+    """Before the first plan, candidates are compared with what the engine started with."""
+    group = builders.group()
+    group.handle(builders.hello(1, initial_phy2log=np.array([[3, 2, 1, 0]])), builders.at())
+    effects = group.handle(builders.report(), builders.at())
+    (solve,) = [effect for effect in effects if isinstance(effect, fx.Solve)]
+
+    assert solve.incumbent.tolist() == [[3, 2, 1, 0]]
+
+
+def test_two_members() -> None:
+    """A sample waits for both members, and the plan goes to both."""
+    talk = Conversation(builders.group())
+    talk.tell(builders.hello(1, "a", (0,)), builders.hello(2, "b", (1,)))
+
+    assert talk.tell(builders.report(stream=1, sequence=1)) == ["1 < ack 1"]
+    assert talk.tell(builders.report(stream=2, sequence=8)) == [
+        "2 < ack 8",
+        "sample accepted",
+        "solve 1 of 1 samples",
+    ]
+    talk.tell(ev.Solved(solve=1, solution=builders.solution()))
+    assert talk.tell(ev.Stored(plan=builders.plan())) == [
+        "record PUBLISHED v1",
+        "announce v1",
+        "1 < commit v1",
+        "2 < commit v1",
+    ]
+
+
+def test_applied_by_all_is_stored_once() -> None:
+    """The plan is applied when the last member says so, and that is stored once."""
+    talk = Conversation(builders.group())
+    plan = builders.plan()
+    talk.tell(builders.hello(1, "a", (0,)), builders.hello(2, "b", (1,)))
+    talk.publish(plan)
+
+    assert talk.tell(builders.applied(plan, stream=1)) == []
+    assert talk.tell(builders.applied(plan, stream=2)) == ["applied v1"]
+    assert talk.tell(builders.applied(plan, stream=2)) == []
+    assert talk.tell(ev.Heartbeat(stream=1, applied=builders.ref(plan))) == []
+
+
+def test_member_that_leaves_no_longer_holds_the_roll_out_up() -> None:
+    """When the last member without the plan goes, the plan is applied by all."""
+    talk = Conversation(builders.group())
+    plan = builders.plan()
+    talk.tell(builders.hello(1, "a", (0,)), builders.hello(2, "b", (1,)))
+    talk.publish(plan)
+    talk.tell(builders.applied(plan, stream=1))
+
+    assert talk.tell(ev.StreamEnded(stream=2, is_goodbye=False)) == ["applied v1"]
+
+
+def test_store_failure_shows_nothing() -> None:
+    """A plan that could not be stored reaches nobody; the next window tries again."""
+    talk = Conversation(builders.group())
+    talk.tell(builders.hello(1), builders.report())
+    talk.tell(ev.Solved(solve=1, solution=builders.solution()))
+
+    assert talk.tell(ev.StoreFailed(message="disk full")) == ["record FAILED_STORE"]
+    assert talk.group.deployment.committed == 0
+    assert talk.tell(builders.report(first_step=1, sequence=2)) == [
+        "1 < ack 2",
+        "sample accepted",
+        "solve 2 of 1 samples",
+    ]
+
+
+def test_solve_failure() -> None:
+    """A failed solve is a decision; the next window tries again."""
+    talk = Conversation(builders.group())
+    talk.tell(builders.hello(1), builders.report())
+
+    assert talk.tell(ev.SolveFailed(solve=1, message="lost")) == ["record FAILED_SOLVE"]
+    assert talk.tell(builders.report(first_step=1))[-1] == "solve 2 of 1 samples"
+
+
+@pytest.mark.parametrize(("min_gain", "gain"), [(0.1, 0.09), (0.0, 0.0), (0.0, -0.1)])
+def test_gain_too_small(min_gain: float, gain: float) -> None:
+    """A plan below min_gain, or that gains nothing at all, is not published."""
+    talk = Conversation(builders.group(wanted=builders.spec(min_gain=min_gain)))
+    talk.tell(builders.hello(1), builders.report())
+
+    lines = talk.tell(ev.Solved(solve=1, solution=builders.solution(gain=gain)))
+    assert lines == ["record SKIPPED_GAIN_TOO_SMALL"]
+
+
+def test_gain_of_exactly_the_threshold() -> None:
+    """A gain of min_gain is enough."""
+    talk = Conversation(builders.group(wanted=builders.spec(min_gain=0.1)))
+    talk.tell(builders.hello(1), builders.report())
+
+    lines = talk.tell(ev.Solved(solve=1, solution=builders.solution(gain=0.1)))
+    assert lines == ["store on v0"]
+
+
+def test_shadow() -> None:
+    """In shadow mode a plan that is worth it is recorded and neither stored nor sent."""
+    talk = Conversation(builders.group(wanted=builders.spec(rollout_mode=RolloutMode.SHADOW)))
+    talk.tell(builders.hello(1), builders.report())
+
+    assert talk.tell(ev.Solved(solve=1, solution=builders.solution())) == ["record SHADOW"]
+
+
+def test_cooldown() -> None:
+    """A window within the cool-down is skipped without a solve, one after it is not."""
+    talk = Conversation(builders.group(wanted=builders.spec(cooldown_s=60.0)))
+    plan = builders.plan()
+    talk.tell(builders.hello(1))
+    talk.publish(plan)
+    talk.tell(builders.applied(plan))
+
+    talk.now_s = 59.0
+    assert talk.tell(builders.report(first_step=1))[-1] == "record SKIPPED_COOLDOWN"
+    talk.now_s = 60.0
+    assert talk.tell(builders.report(first_step=2))[-1] == "solve 2 of 1 samples"
+
+
+def test_few_samples() -> None:
+    """A window that time closes with fewer than min_samples is skipped."""
+    wanted = builders.spec(window_samples=3, min_samples=2, max_window_s=60.0)
+    talk = Conversation(builders.group(wanted=wanted))
+    talk.tell(builders.hello(1), builders.report())
+
+    talk.now_s = 58.0
+    talk.tell(ev.Heartbeat(stream=1, applied=PlanRef()))
+    assert "record SKIPPED_FEW_SAMPLES" not in talk.wait(1.9)
+    assert "record SKIPPED_FEW_SAMPLES" in talk.wait(0.1)
+
+
+def test_empty_window_never_closes() -> None:
+    """Without samples there is nothing to decide on, however long it takes."""
+    talk = Conversation(builders.group())
+
+    assert talk.wait(100_000.0) == []
+
+
+def test_roll_out_in_flight() -> None:
+    """While a member has not applied the committed plan, windows are skipped."""
+    talk = Conversation(builders.group())
+    plan = builders.plan()
+    talk.tell(builders.hello(1))
+    talk.publish(plan)
+
+    lines = talk.tell(builders.report(first_step=1))
+    assert lines[-1] == "record SKIPPED_ROLLOUT_IN_FLIGHT"
+    talk.tell(builders.applied(plan))
+    assert talk.tell(builders.report(first_step=2))[-1] == "solve 2 of 1 samples"
+
+
+def test_solve_in_flight() -> None:
+    """A window that closes during a solve, or a store, is skipped."""
+    talk = Conversation(builders.group())
+    talk.tell(builders.hello(1), builders.report(first_step=0))
+
+    assert talk.tell(builders.report(first_step=1))[-1] == "record SKIPPED_ROLLOUT_IN_FLIGHT"
+    talk.tell(ev.Solved(solve=1, solution=builders.solution()))
+    assert talk.tell(builders.report(first_step=2))[-1] == "record SKIPPED_ROLLOUT_IN_FLIGHT"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ev.Solved(solve=2, solution=builders.solution()),
+        ev.SolveFailed(solve=2, message="lost"),
+        ev.Solved(solve=0, solution=builders.solution()),
+    ],
+)
+def test_unknown_answer_of_the_solver(answer: ev.Event) -> None:
+    """An answer to another solve than the one under way is ignored."""
+    talk = Conversation(builders.group())
+    talk.tell(builders.hello(1), builders.report())
+
+    assert talk.tell(answer) == []
+    assert talk.tell(ev.Solved(solve=1, solution=builders.solution())) == ["store on v0"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ev.Solved(solve=1, solution=builders.solution()),
+        ev.SolveFailed(solve=1, message="lost"),
+    ],
+)
+def test_late_answer_of_the_solver(answer: ev.Event) -> None:
+    """A second answer to a solve is ignored."""
+    talk = Conversation(builders.group())
+    talk.tell(builders.hello(1), builders.report(), ev.SolveFailed(solve=1, message="lost"))
+
+    assert talk.tell(answer) == []
+
+
+def test_idle_is_recorded_once() -> None:
+    """Idle samples never ask for a solve; a stretch of them is one decision."""
+    talk = Conversation(builders.group())
+    idle = (0.0, 0.0, 0.0, 0.0)
+    talk.tell(builders.hello(1))
+
+    assert talk.tell(builders.report(idle, first_step=0)) == [
+        "1 < ack 1",
+        "sample dropped_idle",
+        "record SKIPPED_ZERO_LOAD",
+    ]
+    assert talk.tell(builders.report(idle, first_step=1)) == ["1 < ack 1", "sample dropped_idle"]
+
+
+def test_idle_ends() -> None:
+    """After load has come again, another idle stretch is another decision."""
+    talk = Conversation(builders.group())
+    idle = (0.0, 0.0, 0.0, 0.0)
+    talk.tell(builders.hello(1), builders.report(idle, first_step=0))
+    talk.tell(builders.report(first_step=1), ev.SolveFailed(solve=1, message="lost"))
+
+    assert talk.tell(builders.report(idle, first_step=2))[-1] == "record SKIPPED_ZERO_LOAD"
+
+
+def test_samples_are_counted() -> None:
+    """Accepted and dropped samples are told apart in the status."""
+    talk = Conversation(builders.group())
+    talk.tell(builders.hello(1))
+    talk.tell(builders.report((4, 3, 2, 1), (0, 0, 0, 0)), builders.report((4, 3, 2, 1)))
+
+    assert (talk.group.num_samples, talk.group.num_dropped_samples) == (1, 2)
+
+
+def test_physical_counts_through_the_plan_they_were_measured_under() -> None:
+    """Slots of rank 1 under plan (0, 2, 1, 3) hold experts 1 and 3."""
+    group = builders.group(builders.plan((0, 2, 1, 3)))
+    group.handle(
+        builders.hello(1, "a", (0,), applied=builders.ref(builders.plan())), builders.at()
+    )
+    group.handle(
+        builders.hello(2, "b", (1,), applied=builders.ref(builders.plan())), builders.at()
+    )
+    physical: dict[str, Any] = {"kind": ev.LoadKind.PHYSICAL, "plan_version": 1}
+    group.handle(builders.report((10, 20), stream=1, **physical), builders.at())
+    effects = group.handle(builders.report((30, 40), stream=2, **physical), builders.at())
+    (solve,) = [effect for effect in effects if isinstance(effect, fx.Solve)]
+
+    assert np.stack(solve.samples).tolist() == [[[10, 30, 20, 40]]]
+
+
+def test_physical_counts_of_the_start_placement() -> None:
+    """Counts of version 0 are mapped through the start placement that the engine told."""
+    group = builders.group()
+    start = np.array([[3, 2, 1, 0]])
+    group.handle(builders.hello(1, initial_phy2log=start), builders.at())
+    counts = builders.report((10, 20, 30, 40), kind=ev.LoadKind.PHYSICAL)
+    (solve,) = [e for e in group.handle(counts, builders.at()) if isinstance(e, fx.Solve)]
+
+    assert np.stack(solve.samples).tolist() == [[[40, 30, 20, 10]]]
+
+
+def test_start_placement_is_learnt_also_after_a_restart() -> None:
+    """A planner that restarts with a committed plan still maps counts of version 0 rightly."""
+    plan = builders.plan()
+    group = builders.group(plan)
+    start = np.array([[3, 2, 1, 0]])
+    group.handle(builders.hello(1, initial_phy2log=start), builders.at())
+    group.handle(builders.applied(plan), builders.at())
+    counts = builders.report((10, 20, 30, 40), kind=ev.LoadKind.PHYSICAL, plan_version=0)
+    (solve,) = [e for e in group.handle(counts, builders.at()) if isinstance(e, fx.Solve)]
+
+    assert np.stack(solve.samples).tolist() == [[[40, 30, 20, 10]]]
+
+
+@pytest.mark.parametrize("kind", [ev.LoadKind.LOGICAL, ev.LoadKind.PHYSICAL])
+@pytest.mark.parametrize("scope", [ev.LoadScope.PARTICIPANT, ev.LoadScope.DEPLOYMENT])
+@pytest.mark.parametrize("width", [1, 3, 5])
+def test_counts_of_the_wrong_width(kind: ev.LoadKind, scope: ev.LoadScope, width: int) -> None:
+    """Counts must have one column per expert, or per slot that they are said to count."""
+    talk = Conversation(builders.group())
+    talk.tell(builders.hello(1))
+
+    lines = talk.tell(builders.report((1.0,) * width, sequence=3, kind=kind, scope=scope))
+    assert lines == ["1 < refused 3: INVALID_ARGUMENT load_report.counts.shape"]
+
+
+def test_counts_of_the_wrong_number_of_layers() -> None:
+    """Counts must have one row per layer."""
+    group = builders.group(wanted=builders.spec(layer_ids=(3, 4)))
+    talk = Conversation(group)
+    talk.tell(builders.hello(1))
+
+    lines = talk.tell(builders.report())
+    assert lines == ["1 < refused 1: INVALID_ARGUMENT load_report.counts.shape"]
+
+
+def test_unknown_version_of_physical_counts() -> None:
+    """Slots cannot be mapped through a plan that the planner does not know."""
+    talk = Conversation(builders.group(builders.plan(version=3)))
+    talk.tell(builders.hello(1))
+
+    counts = builders.report(kind=ev.LoadKind.PHYSICAL, plan_version=2)
+    lines = talk.tell(counts)
+    assert lines == ["1 < refused 1: UNKNOWN_PLAN_VERSION load_report.plan_version"]
+
+
+def test_deployment_scope_of_the_elected() -> None:
+    """The elected reporter may report for the whole deployment."""
+    talk = Conversation(builders.group())
+    talk.tell(builders.hello(1, "a", (0,)), builders.hello(2, "b", (1,)))
+
+    lines = talk.tell(builders.report(scope=ev.LoadScope.DEPLOYMENT))
+    assert lines == ["1 < ack 1", "sample accepted", "solve 1 of 1 samples"]
+
+
+def test_deployment_scope_of_another() -> None:
+    """Nobody else may."""
+    talk = Conversation(builders.group())
+    talk.tell(builders.hello(1, "a", (0,)), builders.hello(2, "b", (1,)))
+
+    lines = talk.tell(builders.report(stream=2, scope=ev.LoadScope.DEPLOYMENT))
+    assert lines == ["2 < refused 1: NOT_ELECTED load_report.scope"]
+
+
+def test_known_plans_are_bounded() -> None:
+    """Of many plans the latest sixteen maps are kept."""
+    group = builders.group(*(builders.plan(version=v) for v in range(1, 31)))
+
+    assert list(group._intake._maps) == list(range(15, 31))
+
+
+def test_journal_is_bounded() -> None:
+    """The journal keeps the latest thousand decisions and goes on counting."""
+    talk = Conversation(builders.group())
+    talk.tell(builders.hello(1))
+    for number in range(1, 1003):
+        talk.tell(builders.report(first_step=number), ev.SolveFailed(solve=number, message="lost"))
+    decisions = talk.group.journal.after(0, 2000)
+
+    assert [decisions[0].sequence, decisions[-1].sequence] == [3, 1002]
+    assert [each.sequence for each in talk.group.journal.after(0, 2)] == [1001, 1002]
+
+
+def test_decision_carries_its_numbers() -> None:
+    """A decision names epoch, samples, incumbent, plan and the solver's figures."""
+    group = builders.group()
+    group.handle(builders.hello(1), builders.at(5))
+    group.handle(builders.report(), builders.at(5))
+    group.handle(ev.Solved(solve=1, solution=builders.solution()), builders.at(6))
+    group.handle(ev.Stored(plan=builders.plan()), builders.at(7))
+    decision = group.journal.latest
+
+    assert decision is not None
+    assert (decision.sequence, decision.epoch, decision.reason) == (1, 1, Reason.PUBLISHED)
+    assert (decision.num_samples, decision.incumbent, decision.plan_version) == (1, 0, 1)
+    assert decision.decided_at_s == 1007
+    assert decision.message == "The predicted gain is +25.00% (0.600 to 0.800) for 2 moved slots."

@@ -1,0 +1,213 @@
+"""Deployment specs on the wire and back."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import given, strategies as st
+
+from expertplane.v1 import deployment_pb2 as pb
+from expertplane_server.core.errors import InvalidArgumentError, ServiceError, UnservedError
+from expertplane_server.core.spec import (
+    DeploymentSpec,
+    Mode,
+    PolicyChoice,
+    RolloutMode,
+    SampleParameters,
+    TopologySpec,
+    TriggerParameters,
+)
+from expertplane_server.rpc.convert.specs import spec_from, spec_to
+
+from .. import builders
+from . import messages
+
+
+POLICIES = ("deepseek", "other")
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> DeploymentSpec:
+    """Draw any valid spec."""
+    num_nodes = draw(st.integers(1, 3))
+    groups = num_nodes * draw(st.integers(1, 3))
+    experts = groups * draw(st.integers(1, 4))
+    ranks_per_node = draw(st.integers(1, 4))
+    fewest = -(-experts // (num_nodes * ranks_per_node))
+    window_samples = draw(st.integers(1, 256))
+    return DeploymentSpec(
+        layer_ids=tuple(sorted(draw(st.sets(st.integers(0, 2**32 - 1), min_size=1, max_size=9)))),
+        num_logical_experts=experts,
+        num_expert_groups=groups,
+        topology=TopologySpec(
+            num_nodes=num_nodes,
+            ranks_per_node=ranks_per_node,
+            slots_per_rank=draw(st.integers(fewest, fewest + 3)),
+        ),
+        model_name=draw(st.text(st.characters(codec="utf-8"), max_size=20)),
+        engine=draw(st.sampled_from(["", "vllm", "sglang", "tensorrt_llm"])),
+        policy=PolicyChoice(
+            name=draw(st.sampled_from(POLICIES)),
+            mode=draw(st.sampled_from(Mode)),
+            seed=draw(st.integers(0, 2**63 - 1)),
+        ),
+        trigger=TriggerParameters(
+            window_samples=window_samples,
+            min_samples=draw(st.integers(1, window_samples)),
+            max_window_s=draw(st.floats(1, 86400)),
+            cooldown_s=draw(st.floats(0, 86400)),
+            min_gain=draw(st.floats(0, 1, exclude_max=True)),
+        ),
+        samples=SampleParameters(
+            deadline_s=draw(st.floats(0.1, 3600)),
+            min_coverage=draw(st.floats(0, 1, exclude_min=True)),
+        ),
+        rollout_mode=draw(st.sampled_from(RolloutMode)),
+    )
+
+
+@given(specs())
+def test_round_trip(wanted: DeploymentSpec) -> None:
+    """A spec that is written and read is the same."""
+    assert spec_from(spec_to(wanted), POLICIES) == wanted
+
+
+def test_defaults() -> None:
+    """What is absent takes the documented default."""
+    read = spec_from(messages.spec(trigger=None), POLICIES)
+
+    assert read.num_expert_groups == 1
+    assert (read.engine, read.rollout_mode) == ("", RolloutMode.ADVISORY)
+    assert read.policy == PolicyChoice(name="deepseek", mode=Mode.AUTO, seed=0)
+    assert read.trigger == TriggerParameters(
+        window_samples=16, max_window_s=600, min_samples=1, cooldown_s=0, min_gain=0.01
+    )
+    assert read.samples == SampleParameters(deadline_s=10, min_coverage=0.75)
+
+
+@pytest.mark.parametrize(
+    ("field", "changes"),
+    [
+        ("spec.layer_ids", {"layer_ids": []}),
+        ("spec.layer_ids", {"layer_ids": [1] * 300}),
+        ("spec.layer_ids", {"layer_ids": [2, 1]}),
+        ("spec.num_logical_experts", {"num_logical_experts": 0}),
+        ("spec.num_expert_groups", {"num_expert_groups": 3}),
+        ("spec.model_name", {"model_name": "m" * 257}),
+        ("spec.topology.num_nodes", {"topology": None}),
+        ("spec.topology.slots_per_rank", {"topology": messages.topology(slots_per_rank=0)}),
+        ("spec.topology", {"topology": messages.topology(ranks_per_node=2**32 - 1)}),
+        ("spec.topology", {"num_logical_experts": 5}),
+        ("spec.engine.engine", {"engine": pb.EngineProfile(engine=77)}),  # type: ignore[arg-type]
+        ("spec.policy.name", {"policy": pb.PolicySpec(name="magic")}),
+        ("spec.policy.seed", {"policy": pb.PolicySpec(seed=2**63)}),
+        ("spec.policy.mode", {"policy": pb.PolicySpec(mode=9)}),  # type: ignore[arg-type]
+        ("spec.rollout.mode", {"rollout": pb.RolloutParameters(mode=-1)}),  # type: ignore[arg-type]
+        ("spec.trigger.window_samples", {"trigger": pb.TriggerParameters(window_samples=0)}),
+        (
+            "spec.trigger.min_samples",
+            {"trigger": pb.TriggerParameters(window_samples=2, min_samples=3)},
+        ),
+        ("spec.trigger.max_window_s", {"trigger": pb.TriggerParameters(max_window_s=0)}),
+        (
+            "spec.trigger.max_window_s",
+            {"trigger": pb.TriggerParameters(max_window_s=float("nan"))},
+        ),
+        ("spec.trigger.cooldown_s", {"trigger": pb.TriggerParameters(cooldown_s=float("inf"))}),
+        ("spec.trigger.min_gain", {"trigger": pb.TriggerParameters(min_gain=1)}),
+        ("spec.samples.deadline_s", {"samples": pb.SampleParameters(deadline_s=float("nan"))}),
+        ("spec.samples.min_coverage", {"samples": pb.SampleParameters(min_coverage=0)}),
+    ],
+)
+def test_refused(field: str, changes: dict[str, Any]) -> None:
+    """A field that breaks its rule is refused under its path in the request."""
+    with pytest.raises(InvalidArgumentError) as refusal:
+        spec_from(messages.spec(**changes), POLICIES)
+
+    assert refusal.value.field == field
+    assert refusal.value.message.startswith("Expected ")
+
+
+UNSERVED: dict[str, Any] = {
+    "spec.topology.masked_ranks": {"topology": messages.topology(masked_ranks=[0])},
+    "spec.topology.rank_capacities": {"topology": messages.topology(rank_capacities=[1.0, 2.0])},
+    "spec.engine.engine": {"engine": pb.EngineProfile(engine=pb.ENGINE_VLLM_ASCEND)},
+    "spec.engine.forbid_duplicates_on_rank": {
+        "engine": pb.EngineProfile(forbid_duplicates_on_rank=True)
+    },
+    "spec.engine.forbid_moves_inside_rank": {
+        "engine": pb.EngineProfile(forbid_moves_inside_rank=True)
+    },
+    "spec.engine.max_replicas_per_expert": {"engine": pb.EngineProfile(max_replicas_per_expert=2)},
+    "spec.policy.parameters": {"policy": pb.PolicySpec(parameters={"starts": "8"})},
+    "spec.policy.mode": {"policy": pb.PolicySpec(mode=pb.MODE_SOFT_HIERARCHICAL)},
+    "spec.policy.max_foreign_replicas": {"policy": pb.PolicySpec(max_foreign_replicas=1)},
+    "spec.policy.max_moved_slots_per_layer": {
+        "policy": pb.PolicySpec(max_moved_slots_per_layer=0)
+    },
+    "spec.forecast": {"forecast": pb.ForecastParameters()},
+    "spec.trigger.horizon_s": {"trigger": pb.TriggerParameters(horizon_s=1)},
+    "spec.trigger.moe_time_fraction": {"trigger": pb.TriggerParameters(moe_time_fraction=1)},
+    "spec.trigger.stall_fraction": {"trigger": pb.TriggerParameters(stall_fraction=0)},
+    "spec.trigger.safety": {"trigger": pb.TriggerParameters(safety=1)},
+    "spec.rollout.mode": {"rollout": pb.RolloutParameters(mode=pb.ROLLOUT_MODE_COORDINATED)},
+    "spec.rollout.stage_deadline_s": {"rollout": pb.RolloutParameters(stage_deadline_s=1)},
+    "spec.rollout.regression_tolerance": {"rollout": pb.RolloutParameters(regression_tolerance=0)},
+    "spec.rollout.hold_down_s": {"rollout": pb.RolloutParameters(hold_down_s=1)},
+    "spec.migration": {"migration": pb.MigrationParameters(bytes_per_expert=1)},
+}
+
+
+@pytest.mark.parametrize("field", UNSERVED)
+def test_unserved(field: str) -> None:
+    """What this release would have to ignore is refused under its path, even at its default."""
+    with pytest.raises(UnservedError) as refusal:
+        spec_from(messages.spec(**UNSERVED[field]), POLICIES)
+
+    assert refusal.value.field == field
+
+
+def test_every_field_is_served_or_refused() -> None:
+    """No field of a spec is passed over in silence: what is not read back is refused."""
+    served = _paths(spec_to(builders.spec(engine="vllm", model_name="m")), "spec.")
+    known = served | set(UNSERVED)
+
+    fields = _field_paths(pb.DeploymentSpec.DESCRIPTOR, "spec.")
+    assert {f for f in fields if not any(f == k or f.startswith(k + ".") for k in known)} == {
+        # Zero and empty are left out on the wire.
+        "spec.policy.seed",
+    }
+
+
+@given(raw=st.binary(max_size=200))
+def test_any_message(raw: bytes) -> None:
+    """Whatever parses is read, or refused as a service error; nothing else is raised."""
+    message = pb.DeploymentSpec()
+    with suppress(DecodeError, ServiceError):
+        message.MergeFromString(raw)
+        spec_from(message, POLICIES)
+
+
+def _paths(message: Any, prefix: str) -> set[str]:
+    """Return the paths of the fields that a message sets."""
+    found = set()
+    for field, value in message.ListFields():
+        if field.message_type is not None and not field.is_repeated:
+            found |= _paths(value, f"{prefix}{field.name}.")
+        else:
+            found.add(prefix + field.name)
+    return found
+
+
+def _field_paths(descriptor: Any, prefix: str) -> set[str]:
+    """Return the paths of all leaves of a message type."""
+    found = set()
+    for field in descriptor.fields:
+        if field.message_type is not None and not field.is_repeated:
+            found |= _field_paths(field.message_type, f"{prefix}{field.name}.")
+        else:
+            found.add(prefix + field.name)
+    return found
