@@ -25,16 +25,21 @@ REFUSALS = (fx.Refused,)
 class GroupMachine(RuleBasedStateMachine):
     """A group over a store, with a model of what was counted and what was refused."""
 
-    @initialize(window=st.integers(1, 3), coverage=st.sampled_from([0.5, 0.75, 1.0]))
-    def start(self, window: int, coverage: float) -> None:
+    @initialize(
+        window=st.integers(1, 3),
+        coverage=st.sampled_from([0.5, 0.75, 1.0]),
+        cooldown_s=st.sampled_from([0.0, 0.0, 3.0]),
+    )
+    def start(self, window: int, coverage: float, cooldown_s: float) -> None:
         """Create the deployment."""
         self.store = MemoryStore()
         wanted = builders.spec(
-            window_samples=window, min_coverage=coverage, deadline_s=2.0, cooldown_s=3.0
+            window_samples=window, min_coverage=coverage, deadline_s=2.0, cooldown_s=cooldown_s
         )
         self.store.create_deployment(builders.NAME, wanted, request_id="", now_s=0.0)
         self.now_s = 0.0
         self.next_stream = 1
+        self.next_step = 100
         self.sent: dict[int, list[int]] = {}
         self.epochs: list[int] = []
         self.versions: list[int] = []
@@ -44,6 +49,8 @@ class GroupMachine(RuleBasedStateMachine):
         # (incarnation, digest) that was refused for good.
         self.parked: set[tuple[str, str]] = set()
         self.hellos: dict[int, ev.Hello] = {}
+        # By open sample: the ranks that were counted, and their logical tokens.
+        self.counted: dict[tuple[str, int], tuple[set[int], np.ndarray[Any, Any]]] = {}
         self._load()
 
     def _load(self) -> None:
@@ -114,7 +121,7 @@ class GroupMachine(RuleBasedStateMachine):
         ranks=st.sampled_from([(0,), (1,), (0, 1), (1, 2)]),
         started=st.integers(1, 3),
         run=st.sampled_from(["run-1", "run-2"]),
-        generation=st.integers(0, 2),
+        generation=st.sampled_from([0, 0, 0, 1, 2]),
         highest=st.sampled_from([0, 0, 0, 3, 50]),
         has_start=st.booleans(),
     )
@@ -154,12 +161,42 @@ class GroupMachine(RuleBasedStateMachine):
         if half:
             samples = [each[:2] for each in samples]
         before = _observe(self.group)
-        effects = self.tell(builders.report(*samples, stream=stream, **fields))
+        member = self.group.members.get(stream)
+        report = builders.report(*samples, stream=stream, **fields)
+        effects = self.tell(report)
         if any(isinstance(e, fx.Send) and isinstance(e.message, fx.Refused) for e in effects):
             assert len(effects) == 1
             assert _observe(self.group) == before, "a refused report changed something"
-        if self.group.members.get(stream) is None:
+        elif member is None:
             assert effects == []
+        else:
+            self._count(report, member.hello)
+
+    def _count(self, report: ev.LoadReport, hello: ev.Hello) -> None:
+        """Keep the books on an accepted report, the slow way."""
+        for k, counts in enumerate(report.counts):
+            key = (hello.engine_run_id, report.first_step + k * report.steps_per_sample)
+            ranks, tokens = self.counted.setdefault(key, (set(), np.zeros(1)))
+            if ranks.isdisjoint(hello.ranks):
+                ranks.update(hello.ranks)
+                self.counted[key] = ranks, tokens + counts.sum()
+
+    @rule(counts=COUNTS)
+    def all_report(self, counts: Any) -> None:
+        """Every member reports the next step, so that samples do get complete."""
+        self.next_step += 1
+        for member in list(self.group.members):
+            report = builders.report(counts, stream=member.hello.stream, first_step=self.next_step)
+            self.tell(report)
+            self._count(report, member.hello)
+
+    @rule()
+    def all_apply(self) -> None:
+        """Every member applies the committed plan, if it has not refused it."""
+        plan = self.group.committed
+        for member in list(self.group.members):
+            if plan is not None and member.refused_digest != plan.digest:
+                self.tell(builders.applied(plan, stream=member.hello.stream))
 
     @rule(stream=STREAMS, version=st.integers(0, 4), placement=PLACEMENTS, staged=st.booleans())
     def ack(self, stream: int, version: int, placement: tuple[int, ...], staged: bool) -> None:
@@ -177,11 +214,12 @@ class GroupMachine(RuleBasedStateMachine):
         if self.group.committed is not None:
             self.tell(builders.applied(self.group.committed, stream=self.next_stream - stream))
 
-    @rule(stream=STREAMS, version=st.integers(0, 4), is_transient=st.booleans())
-    def nack(self, stream: int, version: int, is_transient: bool) -> None:
-        """Somebody refuses a plan."""
+    @rule(stream=STREAMS, age=st.sampled_from([0, 0, 0, 1]), is_transient=st.booleans())
+    def nack(self, stream: int, age: int, is_transient: bool) -> None:
+        """Somebody refuses the committed plan, or the one before it."""
         stream = self.next_stream - stream
         committed, member = self.group.committed, self.group.members.get(stream)
+        version = max(0, self.group.deployment.committed - age)
         self.tell(builders.nack(version, stream=stream, is_transient=is_transient))
         if not is_transient and committed and member and committed.version == version:
             self.parked.add((member.hello.incarnation, committed.digest))
@@ -233,6 +271,7 @@ class GroupMachine(RuleBasedStateMachine):
             self.tell(ev.StreamEnded(stream=member.hello.stream, is_goodbye=False))
         self.parked.clear()
         self.sent.clear()
+        self.counted.clear()
         self._load()
 
     @invariant()
@@ -264,9 +303,13 @@ class GroupMachine(RuleBasedStateMachine):
 
     @invariant()
     def counted_once(self) -> None:
-        """What was accepted is what the group has counted."""
-        closed = len(self.group._intake._sampler._closed)
-        assert self.group.num_samples <= closed
+        """A sample holds the tokens of each rank once, and is accepted once at most."""
+        sampler = self.group._intake._sampler
+        assert self.group.num_samples <= len(sampler._closed)
+        for key, sample in sampler._open.items():
+            ranks, tokens = self.counted[key]
+            assert sample.reported == ranks
+            assert sample.total.sum() == tokens.sum()
 
 
 def _observe(group: Group) -> object:

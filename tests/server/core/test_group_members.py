@@ -253,3 +253,23 @@ def test_refusal_of_the_adapter_goes_out_in_order() -> None:
 
     lines = talk.tell(ev.Refuse(stream=1, sequence=4, error=error))
     assert lines == ["1 < refused 4: INVALID_ARGUMENT load_report.kind"]
+
+
+def test_applied_version_is_one_that_was_seen() -> None:
+    """What the ranks serve with was seen, whatever the participant says it has seen."""
+    talk = Conversation(builders.group(builders.plan(version=7)))
+    applied = PlanRef(version=9, digest=OTHER_DIGEST)
+
+    lines = talk.tell(builders.hello(1, applied=applied, highest_version=2))
+    assert lines[0] == "raise for 1: version 9, epoch 0"
+
+
+def test_planner_that_stood_still_once_loses_the_silent_later() -> None:
+    """The excuse of a pause holds for the silence before it, not for the one after."""
+    talk = Conversation(builders.group())
+    talk.tell(builders.hello(1), ev.Tick())
+    assert "1 ends: SILENT" not in talk.wait(100.0)
+    for _ in range(3):
+        assert "1 ends: SILENT" not in talk.wait(5.0)
+
+    assert "1 ends: SILENT" in talk.wait(0.25)

@@ -153,3 +153,12 @@ def test_plan_of_nobody_is_not_applied() -> None:
     assert talk.tell(ev.StreamEnded(stream=1, is_goodbye=False)) == []
     assert talk.group.committed is not None
     assert talk.group.committed.state is PlanState.COMMITTED
+
+
+def test_heartbeat_of_an_unknown_version() -> None:
+    """A plan that was never made cannot be served with; the heartbeat is a sign of life alone."""
+    talk = serving()
+    unknown = ev.Heartbeat(stream=1, applied=PlanRef(version=2, digest="ab" * 32))
+
+    assert talk.tell(unknown) == ["1 < refused 0: UNKNOWN_PLAN_VERSION heartbeat.applied.version"]
+    assert [member.applied for member in talk.group.members] == [PlanRef()]

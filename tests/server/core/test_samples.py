@@ -338,3 +338,12 @@ def test_physical_to_logical(data: st.DataObject) -> None:
                 expected[k, layer, phy2log[layer, slot]] += counts[k, layer, slot]
 
     assert expected.tolist() == physical_to_logical(counts, phy2log, num_experts).tolist()
+
+
+def test_open_samples_of_large_models_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples under way share one bound on memory: twice four counts are two samples."""
+    monkeypatch.setattr(limits, "MAX_WINDOW_ENTRIES", 8)
+    harness = Harness()
+    harness.add((1, 0, 0, 0), (2, 0, 0, 0), ranks=(0,))
+
+    assert harness.add(ranks=(0,), first_step=2) == [SampleFate.DROPPED_OVERFLOW]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from expertplane_server.core import limits
 from expertplane_server.core.errors import InvalidArgumentError
 from expertplane_server.core.spec import (
     DeploymentSpec,
@@ -182,3 +183,28 @@ def test_message_of_long_input_is_short() -> None:
         )
 
     assert refusal.value.message == "Expected ascending ids, got 4294967294 after 4294967295."
+
+
+def test_plan_that_would_take_too_long() -> None:
+    """Slots over all layers are bounded: packing takes time in proportion to them."""
+    most = limits.MAX_CELLS // 65536
+    large = TopologySpec(num_nodes=512, ranks_per_node=8, slots_per_rank=16)
+    builders.spec(layer_ids=tuple(range(most)), topology=large)
+
+    with pytest.raises(InvalidArgumentError) as refusal:
+        builders.spec(layer_ids=tuple(range(most + 1)), topology=large)
+    assert refusal.value.field == "topology"
+
+
+def test_window_that_would_not_fit_into_memory() -> None:
+    """Counts of a window are bounded: 256 samples of 32 layers of 4096 experts are the most."""
+    large: dict[str, Any] = {
+        "num_logical_experts": 4096,
+        "topology": builders.topology(slots_per_rank=2048),
+        "window_samples": 256,
+    }
+    builders.spec(layer_ids=tuple(range(32)), **large)
+
+    with pytest.raises(InvalidArgumentError) as refusal:
+        builders.spec(layer_ids=tuple(range(33)), **large)
+    assert refusal.value.field == "trigger.window_samples"

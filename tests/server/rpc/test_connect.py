@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc
-import grpc.aio
 import pytest
 
 from expertplane.v1 import placement_service_pb2 as pb, plan_service_pb2, problem_pb2, tensor_pb2
 from expertplane.wire import decode_tensor
+from expertplane_server.core import limits
+from expertplane_server.core.errors import InvalidArgumentError
+from expertplane_server.rpc import placement
+from expertplane_server.rpc.convert import participants
+from expertplane_server.runtime.outbox import Outbox
 
 from .. import builders
 from . import messages
@@ -20,6 +23,8 @@ from .messages import shaped, tensor
 
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from .harness import Server
 
 
@@ -139,14 +144,68 @@ async def test_good_hello_behind_a_bad_one(server: Server) -> None:
     """A stream that has failed takes no second Hello: it would push the good stream out."""
     await server.create()
     good = await server.join()
-    bad = server.connect()
-    await bad.say(hello=messages.hello(ranks=[]))
-    with suppress(grpc.aio.AioRpcError):  # the stream may have ended already
-        await bad.say(hello=messages.hello(incarnation=builders.incarnation(2)))
-    await bad.end()
+    taken = []
 
+    async def requests() -> AsyncIterator[bytes]:
+        again = messages.hello(incarnation=builders.incarnation(2))
+        for number, hello in enumerate([messages.hello(ranks=[]), again]):
+            taken.append(number)
+            yield pb.ConnectRequest(hello=hello).SerializeToString()
+
+    outbox = Outbox()
+    await placement._Session(99, outbox, server.directory, 5.0).read(requests())
+
+    assert taken == [0]
+    with pytest.raises(InvalidArgumentError):
+        await outbox.take()
     await good.say(load_report=messages.load_report())
     await good.hear("report_ack")
+
+
+async def test_no_hello(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that says nothing at all ends when its time for a Hello is up."""
+    monkeypatch.setattr(placement, "_HELLO_TIMEOUT_S", 0.0)
+
+    ending = await server.connect().end()
+    assert ending is not None
+    assert (ending.code, ending.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "HELLO_EXPECTED")
+
+
+async def test_too_many_streams(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the cap, a stream is RESOURCE_EXHAUSTED; one that ends makes room."""
+    monkeypatch.setattr(limits, "MAX_STREAMS", 1)
+    await server.create()
+    first = await server.join()
+
+    ending = await server.connect().end()
+    assert ending is not None
+    assert (ending.code, ending.reason) == (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "TOO_MANY_STREAMS",
+    )
+    await first.half_close()
+    await first.end()
+    await server.join()
+
+
+async def test_reader_with_a_defect(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A defect in reading ends its stream as UNAVAILABLE, counted and logged, not in silence."""
+    await server.create()
+    stream = await server.join()
+
+    def fail(raw: bytes) -> None:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(participants, "parse_request", fail)
+    await stream.say(heartbeat=pb.ParticipantHeartbeat())
+
+    ending = await stream.end()
+    assert ending is not None
+    assert (ending.code, ending.reason) == (grpc.StatusCode.UNAVAILABLE, "DEFECT")
+    assert server.metrics.registry.get_sample_value("expertplane_core_errors_total") == 1
+    assert "ZeroDivisionError: oops" in caplog.text
 
 
 async def test_stale_generation(server: Server) -> None:

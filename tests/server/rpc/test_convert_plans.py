@@ -242,3 +242,15 @@ def test_unserved_job(field: str, changes: dict[str, Any]) -> None:
         job_from(messages.compute_plan(**changes), POLICIES)
 
     assert refusal.value.field == field
+
+
+def test_writer_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer keeps no more bytes than it may, whatever the number of messages."""
+    size = convert.PlanWriter().write(builders.plan()).ByteSize()
+    monkeypatch.setattr(convert, "_MAX_KEPT_BYTES", 2 * size + 1)
+    writer = convert.PlanWriter()
+    for version in (1, 2, 3):
+        writer.write(builders.plan(version=version))
+
+    assert [version for _, version, _, _ in writer._kept] == [2, 3]
+    assert writer._num_bytes == sum(each.ByteSize() for each in writer._kept.values())

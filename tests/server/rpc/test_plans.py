@@ -17,6 +17,7 @@ from expertplane.v1 import (
 )
 from expertplane.wire import decode_tensor
 from expertplane_server.core.errors import ExhaustedError, UnavailableError
+from expertplane_server.rpc import plans
 
 from .. import builders
 from . import messages
@@ -359,3 +360,18 @@ async def test_calls_are_counted(server: Server) -> None:
     assert count("expertplane_requests_total", created) == 1
     missed = {"method": "GetPlan", "code": "NOT_FOUND"}
     assert count("expertplane_requests_total", missed) == 1
+
+
+async def test_too_many_computations(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the cap, a computation is RESOURCE_EXHAUSTED; one that ends makes room."""
+    monkeypatch.setattr(plans, "MAX_COMPUTES", 1)
+    server.solver.may_answer.clear()
+    first = asyncio.create_task(server.call(COMPUTE, messages.compute_plan()))
+    await server.solver.asked.wait()
+
+    refusal = await server.refusal(COMPUTE, messages.compute_plan())
+    assert refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert (refusal.reason, refusal.retry_after_s) == ("SOLVER_BUSY", 1.0)
+    server.solver.may_answer.set()
+    await first
+    await server.call(COMPUTE, messages.compute_plan())

@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from expertplane.v1 import plan_service_pb2 as pb
+from expertplane_server.rpc import plans
 
 from .. import builders
 
@@ -132,3 +133,16 @@ async def test_nothing_is_kept_about_watchers_that_have_gone(server: Server) -> 
     await last.next()
 
     assert set(server.hub._changed) <= {builders.NAME}
+
+
+async def test_too_many_watches(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the cap, a watch is RESOURCE_EXHAUSTED; one that ends makes room."""
+    monkeypatch.setattr(plans, "MAX_STREAMS", 1)
+    first = server.watch()
+    await first.next()
+
+    ending = await server.watch().end()
+    assert (ending.code, ending.reason) == (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "TOO_MANY_STREAMS",
+    )

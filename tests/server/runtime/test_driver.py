@@ -178,3 +178,18 @@ async def test_messages_to_all(bench: Bench) -> None:
     assert driver.close_all() == boxes
     assert driver.close_all() == []
     assert [await box.take() for box in boxes] == [fx.Drain(1.0)] * 2
+
+
+async def test_solver_with_a_defect(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """An error that is no refusal is a decision too, or the deployment would wait for ever."""
+    bench.solver.answer = ZeroDivisionError("oops")
+    async with bench.running() as driven:
+        await driven.hear(1)
+        await driven.ask(builders.report(), 1)
+        await bench.solver.asked.wait()
+        bench.solver.answer = builders.solution()
+        assert await driven.ask(builders.report(first_step=1), 2) == ["ReportAck", "Commit"]
+
+    assert bench.count("decisions_total", deployment=builders.NAME, reason="FAILED_SOLVE") == 1
+    assert bench.count("core_errors_total") == 1
+    assert "ZeroDivisionError: oops" in caplog.text

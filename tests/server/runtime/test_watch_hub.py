@@ -121,3 +121,17 @@ async def test_one_watcher_may_go_while_another_stays() -> None:
 
     await staying
     assert hub._num_watching == {}
+
+
+async def test_a_change_wakes_once() -> None:
+    """Who starts to wait after a change waits for the next, also while others still wake up."""
+    hub = WatchHub()
+    earlier = [await waiting(hub), await waiting(hub)]
+    late = asyncio.create_task(hub.changed(builders.NAME))
+    hub.show(builders.NAME, builders.plan())
+    await asyncio.gather(*earlier)
+    await asyncio.sleep(0)
+
+    assert not late.done()
+    hub.show(builders.NAME, builders.plan(version=2))
+    await late
