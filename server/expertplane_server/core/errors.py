@@ -66,17 +66,17 @@ class FailedPreconditionError(ServiceError):
 
 
 class ExhaustedError(ServiceError):
-    """A limit is reached.
+    """A limit is reached, for now or for good.
 
     Args:
         message: one sentence, the limit first.
-        retry_after_s: when another try is worth while, in seconds.
+        retry_after_s: when another try is worth while, in seconds; None when it never is.
         reason: UPPER_SNAKE_CASE constant.
     """
 
     default_reason = "RESOURCE_EXHAUSTED"
 
-    def __init__(self, message: str, *, retry_after_s: float, reason: str = "") -> None:
+    def __init__(self, message: str, *, retry_after_s: float | None, reason: str = "") -> None:
         super().__init__(message, reason=reason)
         self.retry_after_s = retry_after_s
 

@@ -141,7 +141,7 @@ class Group:
             return fx.Verdict.NO_PLAN_YET, None
         if (member.applied.version, member.applied.digest) == (plan.version, plan.digest):
             return fx.Verdict.UP_TO_DATE, None
-        if member.refused_digest == plan.digest:
+        if plan.digest in member.refused:
             return fx.Verdict.NO_PLAN_YET, None
         return fx.Verdict.TAKE_THIS_PLAN, plan
 
@@ -234,7 +234,7 @@ class Group:
         commits = [
             fx.Send(member.hello.stream, fx.Commit(event.plan))
             for member in self.members
-            if member.refused_digest != event.plan.digest
+            if event.plan.digest not in member.refused
         ]
         return [record, fx.Announce(event.plan), *commits]
 
@@ -262,6 +262,18 @@ class Group:
             )
         if event.ref.version > self.deployment.head:
             return self._unknown_version(event.ref.version, "ack.version")
+        plan = self.committed
+        if (
+            plan is not None
+            and event.ref.version == plan.version
+            and event.ref.digest != plan.digest
+        ):
+            return InvalidArgumentError(
+                f"Expected digest {plan.digest} for version {plan.version}, "
+                f"got {event.ref.digest}.",
+                field="ack.digest",
+                reason="DIGEST_MISMATCH",
+            )
         return None
 
     def _unknown_version(self, version: int, at: str) -> InvalidArgumentError:
@@ -280,7 +292,7 @@ class Group:
         if event.is_transient:
             member.wants_retry = True
         else:
-            member.refused_digest = plan.digest
+            member.refuse(plan)
         return self._mark_applied()
 
     def _mark_applied(self) -> list[fx.Effect]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Journal:
-    """Numbers decisions from 1 on within one epoch and keeps the latest."""
+    """Numbers decisions from 1 on, since the planner started, and keeps the latest."""
 
     def __init__(self) -> None:
         self._decisions: deque[Decision] = deque(maxlen=limits.MAX_JOURNAL)

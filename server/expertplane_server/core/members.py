@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from expertplane_server.core.plan import Plan, PlanRef
 
 
+_REFUSALS_KEPT = 16
+
+
 @dataclass(slots=True)
 class Member:
     """A live participant.
@@ -28,7 +31,7 @@ class Member:
     Attributes:
         hello: what it said when it came.
         applied: the plan that its ranks serve with, as last reported.
-        refused_digest: digest of the plan that it refused for good; empty when there is none.
+        refused: digests of the plans that it refused for good, the latest last; bounded.
         last_seen_s: monotonic time of its latest message.
         wants_retry: it refused the committed plan for the time being.
     """
@@ -36,12 +39,17 @@ class Member:
     hello: Hello
     applied: PlanRef
     last_seen_s: float
-    refused_digest: str = ""
+    refused: tuple[str, ...] = ()
     wants_retry: bool = False
 
     def is_settled(self, plan: Plan) -> bool:
         """Tells whether nothing more is to be expected of this member for this plan."""
-        return plan.digest in (self.applied.digest, self.refused_digest)
+        return plan.digest == self.applied.digest or plan.digest in self.refused
+
+    def refuse(self, plan: Plan) -> None:
+        """Notes that the member will not have this plan, now or later."""
+        if plan.digest not in self.refused:
+            self.refused = (*self.refused, plan.digest)[-_REFUSALS_KEPT:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +57,7 @@ class _Departed:
     """What is kept of a participant whose stream has ended."""
 
     incarnation: str
-    refused_digest: str
+    refused: tuple[str, ...]
 
 
 class Membership:
@@ -105,14 +113,14 @@ class Membership:
             )
         if previous is not None:
             self.remove(previous)
-        refused_digest = ""
+        refused: tuple[str, ...] = ()
         departed = self._departed.pop(hello.participant, None)
         if departed is not None:
             if departed.incarnation == hello.incarnation:
-                refused_digest = departed.refused_digest
+                refused = departed.refused
             else:
                 self._supersede(departed.incarnation)
-        self._by_stream[hello.stream] = Member(hello, hello.applied, now_s, refused_digest)
+        self._by_stream[hello.stream] = Member(hello, hello.applied, now_s, refused)
         self._owners.update(dict.fromkeys(hello.ranks, hello.participant))
         return previous
 
@@ -123,8 +131,8 @@ class Membership:
             return None
         for rank in member.hello.ranks:
             del self._owners[rank]
-        incarnation, refused_digest = member.hello.incarnation, member.refused_digest
-        self._departed[member.hello.participant] = _Departed(incarnation, refused_digest)
+        departed = _Departed(member.hello.incarnation, member.refused)
+        self._departed[member.hello.participant] = departed
         while len(self._departed) > limits.MAX_MEMBERS:
             self._departed.popitem(last=False)
         return member

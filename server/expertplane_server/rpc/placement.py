@@ -291,6 +291,6 @@ def _too_large(num_bytes: int) -> ExhaustedError:
     """Returns the end of a stream that sent more than it may."""
     return ExhaustedError(
         f"Expected messages of at most {limits.MAX_CONNECT_MESSAGE_BYTES} bytes, got {num_bytes}.",
-        retry_after_s=0.0,
+        retry_after_s=None,
         reason="MESSAGE_TOO_LARGE",
     )

@@ -129,7 +129,7 @@ class PlanServicer:
         raise UnavailableError("The planner is draining; watch again.", reason="DRAINING")
 
     async def explain(self, request: pb.ExplainDecisionsRequest) -> pb.ExplainDecisionsResponse:
-        """Returns the latest decisions of this epoch."""
+        """Returns the latest decisions since the planner started."""
         driver = self._directory.get(check_name(request.deployment, at="deployment"))
         limit = page_size(request.limit, at="limit")
         decisions = driver.group.journal.after(request.after_sequence, limit)

@@ -64,7 +64,7 @@ def status_details(error: errors.ServiceError) -> bytes:
             field=error.field, description=error.message
         )
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
-    if isinstance(error, errors.ExhaustedError):
+    if isinstance(error, errors.ExhaustedError) and error.retry_after_s is not None:
         nanos = int(error.retry_after_s * 1e9)
         delay = Duration(seconds=nanos // 10**9, nanos=nanos % 10**9)
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))

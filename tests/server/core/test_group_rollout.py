@@ -36,11 +36,11 @@ def test_ack_of_an_unknown_version() -> None:
 
 
 def test_ack_of_another_content() -> None:
-    """Who serves with another content under the plan's number has not applied it."""
+    """Who serves with another content under the plan's number is told, and has not applied it."""
     talk = serving()
     other = ev.Ack(stream=1, ref=PlanRef(version=1, digest="ab" * 32), phase=ev.AckPhase.APPLIED)
 
-    assert talk.tell(other) == []
+    assert talk.tell(other) == ["1 < refused 0: DIGEST_MISMATCH ack.digest"]
     assert talk.tell(builders.report(first_step=1))[-1] == "record SKIPPED_ROLLOUT_IN_FLIGHT"
 
 
@@ -66,6 +66,27 @@ def test_refused_content_is_not_sent_again() -> None:
     talk.tell(builders.nack(1))
 
     assert talk.publish(builders.plan(version=2)) == ["record PUBLISHED v2", "announce v2"]
+
+
+def test_each_refused_content_is_remembered() -> None:
+    """A member that refused one plan and then another is sent neither again."""
+    talk = serving()
+    talk.tell(builders.nack(1))
+    talk.publish(builders.plan((3, 2, 1, 0), version=2))
+    talk.tell(builders.nack(2))
+
+    assert talk.publish(builders.plan(version=3)) == ["record PUBLISHED v3", "announce v3"]
+
+
+def test_memory_of_refusals_is_bounded() -> None:
+    """Of very many plans that a member refused, the latest sixteen are remembered."""
+    talk = serving()
+    for version in range(2, 40):
+        talk.tell(builders.nack(version - 1))
+        talk.publish(builders.plan(*([(0, 1, 2, 3)] * version), version=version))
+
+    (member,) = talk.group.members
+    assert len(member.refused) == 16
 
 
 def test_other_content_is_sent() -> None:

@@ -85,14 +85,14 @@ def test_refused_plan_stays_refused(is_stream_lost_first: bool) -> None:
     members.admit(builders.hello(1, started=1), 0.0)
     member = members.get(1)
     assert member is not None
-    member.refused_digest = "d"
+    member.refuse(builders.plan())
     if is_stream_lost_first:
         members.remove(1)
     members.admit(builders.hello(2, started=1), 0.0)
 
     again = members.get(2)
     assert again is not None
-    assert again.refused_digest == "d"
+    assert again.refused == (builders.plan().digest,)
 
 
 def test_new_incarnation_has_refused_nothing() -> None:
@@ -101,12 +101,12 @@ def test_new_incarnation_has_refused_nothing() -> None:
     members.admit(builders.hello(1, started=1), 0.0)
     member = members.get(1)
     assert member is not None
-    member.refused_digest = "d"
+    member.refuse(builders.plan())
     members.admit(builders.hello(2, started=2), 0.0)
 
     fresh = members.get(2)
     assert fresh is not None
-    assert fresh.refused_digest == ""
+    assert fresh.refused == ()
 
 
 def test_ranks_of_another() -> None:

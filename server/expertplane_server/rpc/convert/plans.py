@@ -170,7 +170,7 @@ def _with_maps(
         raise ExhaustedError(
             f"Expected log2phy of at most {_MAX_DERIVED_ENTRIES} entries, got "
             f"{logcnt.size * int(logcnt.max())}; ask with omit_derived_maps.",
-            retry_after_s=0.0,
+            retry_after_s=None,
             reason="PLAN_TOO_LARGE",
         )
     message.logcnt.CopyFrom(encode_tensor(logcnt))
