@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUF := build/buf/node_modules/.bin/buf
 BUF_VERSION := 1.75.0
+NPM_INSTALL := npm install --fetch-retries=1 --no-fund --no-audit --prefix build/buf
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test lint types contracts stubs protos pytest docs bench proto format clean help
@@ -37,13 +38,12 @@ contracts: $(VENV)/.dev
 stubs: $(VENV)/.dev
 	$(BIN)/python proto/generate.py --check
 
-# buf comes from npm. Without npm the check is skipped with a notice, but never in CI.
+# buf comes from npm. Where it cannot be had the check is skipped with a notice, but never in CI.
 protos:
-	@if [ -x $(BUF) ] || command -v npm >/dev/null; then \
-		$(MAKE) --no-print-directory $(BUF) && \
+	@if [ -x $(BUF) ] || $(NPM_INSTALL) @bufbuild/buf@$(BUF_VERSION) >/dev/null 2>&1; then \
 		$(BUF) lint proto && $(BUF) format --diff --exit-code proto; \
-	elif [ "$(CI)" = true ]; then echo "npm is needed to check the protos" >&2; exit 1; \
-	else echo "skipped: npm is needed to check the protos"; fi
+	elif [ "$(CI)" = true ]; then echo "buf, from npm, is needed to check the protos" >&2; exit 1; \
+	else echo "skipped: buf, from npm, is needed to check the protos"; fi
 
 pytest: $(VENV)/.dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
@@ -78,6 +78,3 @@ $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "Installing Expertplane and its development tools into $(VENV)"
 	@$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/.server
-
-$(BUF):
-	@npm install --silent --no-fund --no-audit --prefix build/buf @bufbuild/buf@$(BUF_VERSION)

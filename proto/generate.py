@@ -34,7 +34,8 @@ def generator_python() -> Path:
     marker = GENERATOR_VENV / ".installed"
     if not marker.exists():
         venv.create(GENERATOR_VENV, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", GENERATOR], check=True)
+        install = [str(python), "-m", "pip", "install", "--quiet", "--retries=1", GENERATOR]
+        subprocess.run(install, check=True)
         marker.touch()
     return python
 
