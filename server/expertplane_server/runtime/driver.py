@@ -208,17 +208,17 @@ class Driver:
     async def _solve(self, effect: fx.Solve) -> None:
         """Has a job solved and brings the answer back as an event."""
         spec = self.group.deployment.spec
-        job = SolveJob(
-            # A large window takes longer to copy than the event loop may stand still.
-            samples=await asyncio.to_thread(np.stack, effect.samples),
-            topology=spec.topology,
-            num_expert_groups=spec.num_expert_groups,
-            policy=spec.policy,
-            incumbent=effect.incumbent,
-            keeps_back=True,
-        )
         answer: ev.Event
         try:
+            job = SolveJob(
+                # A large window takes longer to copy than the event loop may stand still.
+                samples=await asyncio.to_thread(np.stack, effect.samples),
+                topology=spec.topology,
+                num_expert_groups=spec.num_expert_groups,
+                policy=spec.policy,
+                incumbent=effect.incumbent,
+                keeps_back=True,
+            )
             solution = await self._services.solver.solve(job)
         except Exception as error:  # whatever it is, the core must hear of it
             answer = ev.SolveFailed(solve=effect.solve, message=self._told(error))

@@ -150,6 +150,8 @@ async def test_stop_ends_a_solve(bench: Bench) -> None:
         await driven.ask(builders.report(), 1)
         await bench.solver.asked.wait()
 
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
 
 async def test_stopped_driver_holds_nobody_up(bench: Bench) -> None:
     """Whoever waits for room in the queue, or comes later, is let through by a stop."""
