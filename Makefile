@@ -46,7 +46,7 @@ protos:
 	else echo "skipped: buf, from npm, is needed to check the protos"; fi
 
 pytest: $(VENV)/.dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m expertplane_server.telemetry.page > docs/metrics.md

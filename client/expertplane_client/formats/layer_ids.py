@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from expertplane_client.errors import FormatError
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 MAX_LAYERS = 4096
@@ -33,3 +38,14 @@ def parse_layer_ids(text: str) -> tuple[int, ...]:
             raise FormatError(f"Expected at most {MAX_LAYERS} ascending layers, got {text!r}.")
         layer_ids += range(first, last + 1)
     return tuple(layer_ids)
+
+
+def format_layer_ids(layer_ids: Sequence[int]) -> str:
+    """Returns ascending layers as people write them; `parse_layer_ids` reads it back."""
+    ranges: list[list[int]] = []
+    for layer_id in layer_ids:
+        if ranges and layer_id == ranges[-1][1] + 1:
+            ranges[-1][1] = layer_id
+        else:
+            ranges.append([layer_id, layer_id])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from expertplane_client.errors import FormatError
+
+from .layer_ids import MAX_LAYERS, format_layer_ids
+from .numpy_file import MAX_ELEMENTS
+from .rows import Rows, check_ascending, choose_rows
 
 
 if TYPE_CHECKING:
@@ -35,6 +40,13 @@ class Recording:
     source: str
     """Where it comes from, for messages."""
 
+    num_rows: int = 0
+    """Rows of a file that has a row per hidden layer, dense layers included. 0 at birth stands
+    for the number above the highest layer id."""
+
+    notes: tuple[str, ...] = ()
+    """What a reader had to leave out or could not know, a sentence each, for people."""
+
     def __post_init__(self) -> None:
         samples = _widened(self.samples, self.source)
         if samples.ndim != 3 or 0 in samples.shape:
@@ -43,14 +55,21 @@ class Recording:
                 f"dimensions, got {list(samples.shape)}."
             )
         _check_counts(samples, self.source)
-        _check_ascending(self.layer_ids)
+        check_ascending(self.layer_ids)
         if len(self.layer_ids) != samples.shape[1]:
             raise FormatError(
                 f"Expected a layer id for each of {samples.shape[1]} layers of {self.source}, "
                 f"got {len(self.layer_ids)}."
             )
+        num_rows = self.num_rows or self.layer_ids[-1] + 1
+        if not self.layer_ids[-1] < num_rows <= MAX_LAYERS:
+            raise FormatError(
+                f"Expected layer ids of {self.source} below {num_rows}, at most {MAX_LAYERS}, "
+                f"got {self.layer_ids[-1]}."
+            )
         samples.flags.writeable = False
         object.__setattr__(self, "samples", samples)
+        object.__setattr__(self, "num_rows", num_rows)
 
     @property
     def num_samples(self) -> int:
@@ -76,17 +95,64 @@ class Recording:
         total: NDArray[np.float64] = self.samples.sum(axis=0, dtype=np.float64)
         return total
 
+    def all_rows(self) -> NDArray[np.int64] | NDArray[np.float64]:
+        """Returns the samples with a row per hidden layer, zeros where no layer was kept.
+
+        Returns:
+            [num_samples, num_rows, num_logical_experts].
+
+        Raises:
+            FormatError: too large to be written.
+        """
+        shape = (self.num_samples, self.num_rows, self.num_logical_experts)
+        if math.prod(shape) > MAX_ELEMENTS:
+            raise FormatError(
+                f"Expected at most {MAX_ELEMENTS} counts of {self.source}, got shape {shape}."
+            )
+        every: NDArray[Any] = np.zeros(shape, dtype=self.samples.dtype)
+        every[:, list(self.layer_ids)] = self.samples
+        return every
+
+    def whole_samples(self) -> NDArray[np.int64]:
+        """Returns the samples as integers, for formats that know no other counts.
+
+        Returns:
+            [num_samples, num_layers, num_logical_experts].
+
+        Raises:
+            FormatError: a count is not whole.
+        """
+        whole = np.where(self.samples < 2.0**63, self.samples, -1).astype(np.int64)
+        broken = np.argwhere(whole != self.samples)
+        if broken.size:
+            index = broken[0].tolist()
+            raise FormatError(
+                f"Expected whole token counts of {self.source}, got "
+                f"{self.samples[tuple(index)]} at {index}."
+            )
+        return whole
+
     @classmethod
     def from_rows(
-        cls, samples: NDArray[Any], *, layer_ids: Sequence[int] | None, source: str
+        cls,
+        samples: NDArray[Any],
+        *,
+        layer_ids: Sequence[int] | None,
+        source: str,
+        rows: Rows = Rows.HIDDEN,
+        keys: Sequence[int] = (),
+        notes: Sequence[str] = (),
     ) -> Recording:
         """Returns the recording of some rows of an array.
 
         Args:
             samples: [num_layers, num_logical_experts] or [num_samples, num_layers,
-                num_logical_experts], tokens; the row index is the model's layer number.
-            layer_ids: Rows to keep, ascending; None keeps all.
+                num_logical_experts], tokens.
+            layer_ids: Rows to keep or their names, ascending, see `Rows`; None keeps all.
             source: Where the array comes from, for messages.
+            rows: What the rows are.
+            keys: For `Rows.KEYED`, the layer number of every row.
+            notes: What the reader has to say.
 
         Raises:
             FormatError: as for the class, or there is no such row.
@@ -97,13 +163,37 @@ class Recording:
                 f"got {list(samples.shape)}."
             )
         stacked = samples if samples.ndim == 3 else samples[np.newaxis]
-        num_rows = stacked.shape[1]
-        if layer_ids is None:
-            return cls(samples=stacked, layer_ids=tuple(range(num_rows)), source=source)
-        kept = _check_ascending(tuple(layer_ids))
-        if kept[-1] >= num_rows:
-            raise FormatError(f"Expected layers of {source} below {num_rows}, got {kept[-1]}.")
-        return cls(samples=stacked[:, list(kept)], layer_ids=kept, source=source)
+        choice = choose_rows(rows, stacked.shape[1], layer_ids, keys=keys, source=source)
+        kept = stacked[:, list(choice.indices)]
+        return cls(
+            samples=kept,
+            layer_ids=choice.layer_ids,
+            source=source,
+            num_rows=choice.num_rows or 0,
+            notes=(*notes, *_remarks(kept, choice.layer_ids, rows, layer_ids)),
+        )
+
+
+def _remarks(
+    samples: NDArray[Any], kept: tuple[int, ...], rows: Rows, chosen: Sequence[int] | None
+) -> list[str]:
+    remarks = []
+    idle = [
+        layer_id
+        for layer_id, is_idle in zip(kept, (samples == 0).all(axis=(0, 2)), strict=True)
+        if is_idle
+    ]
+    if idle:
+        remarks.append(
+            f"No token in layers {format_layer_ids(idle)}; if they are dense, leave them out by "
+            f"their layer ids."
+        )
+    if rows is Rows.MOE and chosen is None:
+        remarks.append(
+            f"The file does not say which layers of the model its {len(kept)} rows are; without "
+            f"layer ids they count from 0."
+        )
+    return remarks
 
 
 def _widened(samples: NDArray[Any], source: str) -> NDArray[Any]:
@@ -127,12 +217,3 @@ def _check_counts(samples: NDArray[Any], source: str) -> None:
             f"Expected {source} to hold finite, non-negative token counts, "
             f"got {samples[tuple(index)]} at {index}."
         )
-
-
-def _check_ascending(layer_ids: tuple[int, ...]) -> tuple[int, ...]:
-    is_ascending = all(a < b for a, b in zip(layer_ids, layer_ids[1:], strict=False))
-    if not layer_ids or layer_ids[0] < 0 or not is_ascending:
-        raise FormatError(
-            f"Expected layer ids, ascending and without repeats, got {list(layer_ids)}."
-        )
-    return layer_ids

@@ -1,59 +1,19 @@
-"""Recordings in, placements and reports out."""
+"""Expertplane's recordings, and the JSON of SGLang, which they share their rules with."""
 
 from __future__ import annotations
 
-import io
-import json
-import zipfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
 
-from expertplane_client.formats import (
-    FormatError,
-    Recording,
-    parse_layer_ids,
-    read_load,
-    write_plan_npz,
-    write_report,
-)
+from expertplane_client.formats import FormatError, Recording, parse_layer_ids, read_load
+
+from .files import WEIGHT, npy, save, save_json, save_raw
 
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-WEIGHT = np.array([[0, 0, 0], [4, 3, 2], [1, 1, 8]], dtype=np.int32)
-
-
-def save(folder: Path, **arrays: Any) -> Path:
-    """Writes an archive as numpy does."""
-    path = folder / "load.npz"
-    np.savez(path, **arrays)
-    return path
-
-
-def save_json(folder: Path, document: Any) -> Path:
-    """Writes a document as SGLang does."""
-    path = folder / "load.json"
-    path.write_text(document if isinstance(document, str) else json.dumps(document))
-    return path
-
-
-def npy(header: str, content: bytes = b"") -> bytes:
-    """Returns a .npy file with a header of the test's own."""
-    text = header.encode() + b"\n"
-    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + content
-
-
-def save_raw(folder: Path, content: bytes, name: str = "weight.npy") -> Path:
-    """Writes an archive with one member of any content."""
-    path = folder / "load.npz"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(name, content)
-    return path
 
 
 @pytest.mark.parametrize("dtype", ["<i2", ">i4", "<i8", "<u4", "<f4", "<f8"])
@@ -114,24 +74,6 @@ def test_a_recording_cannot_be_changed(tmp_path: Path) -> None:
     np.testing.assert_array_equal(WEIGHT, recording.samples[0])
     with pytest.raises(ValueError, match="read-only"):
         recording.samples[0, 0, 0] = 1
-
-
-@pytest.mark.parametrize(
-    ("text", "layer_ids"),
-    [("3", (3,)), ("3-5", (3, 4, 5)), ("0, 2-3 ,7", (0, 2, 3, 7)), ("4-4", (4,))],
-)
-def test_lists_of_layers_are_parsed(text: str, layer_ids: tuple[int, ...]) -> None:
-    """Numbers and ranges, both ends included."""
-    assert parse_layer_ids(text) == layer_ids
-
-
-@pytest.mark.parametrize(
-    "text", ["", ",", "a", "3-", "-3", "5-3", "3,3", "3-5,4", "0-999999999", "1.5", "3--5"]
-)
-def test_a_list_out_of_order_is_refused(text: str) -> None:
-    """Whatever is no ascending list of layers is told as a mistake in that list."""
-    with pytest.raises(FormatError, match="Expected"):
-        parse_layer_ids(text)
 
 
 @pytest.mark.parametrize(
@@ -257,79 +199,3 @@ def test_rows_that_are_not_there_are_refused(tmp_path: Path, layer_ids: Any) -> 
 
     with pytest.raises(FormatError, match="Expected layer"):
         read_load(path, layer_ids)
-
-
-_SOUND = io.BytesIO()
-np.savez_compressed(_SOUND, weight=WEIGHT)
-_FOLDER_PER_TEST = settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
-
-
-@_FOLDER_PER_TEST
-@given(data=st.data())
-def test_no_damage_gets_through(tmp_path: Path, data: st.DataObject) -> None:
-    """An archive cut or changed anywhere is read as counts or refused, and nothing else."""
-    content = bytearray(_SOUND.getvalue())
-    for _ in range(data.draw(st.integers(0, 4))):
-        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    cut = data.draw(st.integers(0, len(content)))
-    path = tmp_path / "load.npz"
-    path.write_bytes(content[:cut])
-    try:
-        found = read_load(path)
-    except FormatError:
-        return
-
-    assert bool((found.samples >= 0).all())
-
-
-_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
-    lambda children: st.lists(children, max_size=3),
-    max_leaves=12,
-)
-
-
-@_FOLDER_PER_TEST
-@given(rows=_JSON)
-def test_no_document_gets_through(tmp_path: Path, rows: Any) -> None:
-    """Any JSON is read as counts or refused, and nothing else."""
-    path = save_json(tmp_path, {"logical_count": rows})
-    try:
-        found = read_load(path)
-    except FormatError:
-        return
-
-    assert found.samples.ndim == 3
-    assert bool((found.samples >= 0).all())
-
-
-def test_a_plan_is_written_under_the_names_of_its_maps(tmp_path: Path) -> None:
-    """The archive holds exactly the three maps, as integers."""
-    path = tmp_path / "plan.npz"
-    maps = ([[0, 1]], [[[0], [1]]], [[1, 1]])
-    write_plan_npz(path, *(np.array(values, dtype=np.int32) for values in maps))
-
-    with np.load(path, allow_pickle=False) as found:
-        assert {"phy2log", "log2phy", "logcnt"} == set(found)
-        np.testing.assert_array_equal([[0, 1]], found["phy2log"])
-        assert {np.dtype(np.int64)} == {found[name].dtype for name in found}
-    assert [file.name for file in tmp_path.iterdir()] == ["plan.npz"]
-
-
-def test_a_report_is_json(tmp_path: Path) -> None:
-    """A report can be read by whatever reads JSON; a figure that is no number is not written."""
-    path = tmp_path / "report.json"
-    write_report(path, {"balancedness": 0.5, "version": None})
-
-    assert json.loads(path.read_text()) == {"balancedness": 0.5, "version": None}
-    with pytest.raises(ValueError, match="JSON"):
-        write_report(path, {"balancedness": float("nan")})
-    assert json.loads(path.read_text()) == {"balancedness": 0.5, "version": None}
-
-
-def test_an_output_that_cannot_be_written_is_told(tmp_path: Path) -> None:
-    """A wrong folder is named, and nothing is left behind."""
-    with pytest.raises(FormatError, match="missing"):
-        write_report(tmp_path / "missing" / "report.json", {})

@@ -1,0 +1,216 @@
+"""Reads and writes placements in every engine's format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from expertplane_client.errors import FormatError
+
+from . import ascend, hygon, omni, own, sglang, trtllm, vllm
+from .containers import Container, find_container, open_container
+from .files import write_bytes
+from .json_file import keys_of
+from .placement import PlacementMap
+from .rows import Rows, choose_rows
+
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping, Sequence
+
+    from .tables import Model, PlacementFormat, PlacementTable
+
+
+_FORMATS: Mapping[str, PlacementFormat] = MappingProxyType(
+    {
+        known.name: known
+        for known in (
+            own.PLACEMENT_NPZ,
+            own.PLACEMENT_JSON,
+            sglang.PLACEMENT,
+            vllm.PLACEMENT,
+            hygon.PLACEMENT,
+            trtllm.PLACEMENT,
+            ascend.PLACEMENT,
+            omni.PLACEMENT,
+        )
+    }
+)
+
+PLACEMENT_FORMATS = tuple(_FORMATS)
+"""Formats that `read_placement` and `write_placement` know."""
+
+PLACEMENT_DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
+    {name: known.description for name, known in _FORMATS.items()}
+)
+"""A line for people about each of `PLACEMENT_FORMATS`."""
+
+
+def read_placement(
+    path: str | os.PathLike[str],
+    *,
+    num_logical_experts: int | None = None,
+    num_ranks: int | None = None,
+    layer_ids: Sequence[int] | None = None,
+    input_format: str | None = None,
+    model_class: str | None = None,
+) -> PlacementMap:
+    """Returns the placement that a file holds.
+
+    Args:
+        path: The file.
+        num_logical_experts: Logical experts per layer. None takes the file's word, or the highest
+            expert where it does not say: every expert must have a slot.
+        num_ranks: Ranks; None takes the file's word, if it has any.
+        layer_ids: Layers to keep, or the layers that the rows are, as for `read_load`.
+        input_format: One of `PLACEMENT_FORMATS`; None tells by suffix and content.
+        model_class: Which model, in HYGON's files of several.
+
+    Raises:
+        FormatError: the file cannot be read, is of no known kind or damaged, says something else
+            than the arguments, or the engine would refuse it.
+    """
+    file = Path(path)
+    source = str(file)
+    if input_format is None:
+        container = find_container(file, [known.container for known in _FORMATS.values()])
+        content = open_container(file, container)
+        known = _detect(content, container, source)
+    else:
+        known = _format_of(input_format)
+        content = open_container(file, known.container)
+    if model_class is not None and known is hygon.PLACEMENT:
+        table = hygon.parse_for(content, source, model_class)
+    else:
+        table = known.parse(content, source)
+    placement = _placement_of(
+        table,
+        num_logical_experts=_agreed(
+            "logical experts", num_logical_experts, table.num_logical_experts, source
+        ),
+        num_ranks=_agreed("ranks", num_ranks, table.num_ranks, source),
+        layer_ids=layer_ids,
+        source=source,
+    )
+    if known.profile is not None:
+        known.profile.check(placement)
+    return placement
+
+
+def write_placement(
+    path: str | os.PathLike[str],
+    placement: PlacementMap,
+    *,
+    output_format: str | None = None,
+    model: Model = hygon.DEFAULT_MODEL,
+) -> None:
+    """Writes a placement for an engine to read, as a whole or not at all.
+
+    Args:
+        path: The file; replaced when it exists.
+        placement: What to write.
+        output_format: One of `PLACEMENT_FORMATS`, such as an `EngineProfile` has; None tells by
+            the suffix where only one format has it.
+        model: The model's names, for HYGON's format.
+
+    Raises:
+        FormatError: the suffix does not tell or is another format's, the engine would refuse the
+            placement, or the file cannot be written.
+    """
+    file = Path(path)
+    known = _format_to_write(file, output_format)
+    if known.profile is not None:
+        known.profile.check(placement)
+    if known is hygon.PLACEMENT:
+        content = hygon.encode_for(placement, model)
+    else:
+        content = known.encode(placement)
+    write_bytes(file, content)
+
+
+def check_placement_path(
+    path: str | os.PathLike[str], *, output_format: str | None = None
+) -> None:
+    """Checks, before there is a placement, that `write_placement` would take a path.
+
+    Args:
+        path: The file; whether it can be written is not tried.
+        output_format: As for `write_placement`.
+
+    Raises:
+        FormatError: the suffix does not tell or is another format's.
+    """
+    _format_to_write(Path(path), output_format)
+
+
+def _format_to_write(file: Path, output_format: str | None) -> PlacementFormat:
+    known = _format_for(file) if output_format is None else _format_of(output_format)
+    if file.suffix.lower() not in known.container.value:
+        raise FormatError(
+            f"Expected a name that ends in {' or '.join(known.container.value)} for the format "
+            f"{known.name}, got {str(file)!r}."
+        )
+    return known
+
+
+def _format_of(name: str) -> PlacementFormat:
+    known = _FORMATS.get(name)
+    if known is None:
+        raise FormatError(
+            f"Expected a format of placements of {', '.join(PLACEMENT_FORMATS)}, got {name!r}."
+        )
+    return known
+
+
+def _format_for(file: Path) -> PlacementFormat:
+    container = find_container(file, [known.container for known in _FORMATS.values()])
+    fitting = [known for known in _FORMATS.values() if known.container is container]
+    if len(fitting) != 1:
+        names = ", ".join(known.name for known in fitting)
+        raise FormatError(f"Expected to be told which format {file} shall have: {names}.")
+    return fitting[0]
+
+
+def _detect(content: object, container: Container, source: str) -> PlacementFormat:
+    fitting = [known for known in _FORMATS.values() if known.container is container]
+    for known in fitting:
+        if known.is_it(content):
+            return known
+    names = ", ".join(known.name for known in fitting)
+    raise FormatError(
+        f"Expected {source} to be of a known format ({names}), got "
+        f"{keys_of(content) or type(content).__name__}."
+    )
+
+
+def _agreed(what: str, wanted: int | None, said: int | None, source: str) -> int | None:
+    if wanted is not None and said is not None and wanted != said:
+        raise FormatError(f"Expected {wanted} {what} in {source}, got {said}.")
+    return said if wanted is None else wanted
+
+
+def _placement_of(
+    table: PlacementTable,
+    *,
+    num_logical_experts: int | None,
+    num_ranks: int | None,
+    layer_ids: Sequence[int] | None,
+    source: str,
+) -> PlacementMap:
+    phy2log = table.phy2log
+    if phy2log.ndim != 2 or not phy2log.size:
+        raise FormatError(f"Expected {source} of [layers, slots], got {list(phy2log.shape)}.")
+    choice = choose_rows(table.rows, len(phy2log), layer_ids, keys=table.keys, source=source)
+    kept = phy2log[list(choice.indices)]
+    return PlacementMap(
+        phy2log=kept,
+        num_logical_experts=(
+            int(kept.max()) + 1 if num_logical_experts is None else num_logical_experts
+        ),
+        num_ranks=num_ranks,
+        layer_ids=choice.layer_ids,
+        num_rows=table.num_rows if table.rows is Rows.KEYED else choice.num_rows,
+        source=source,
+    )

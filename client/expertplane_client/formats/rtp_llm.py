@@ -1,0 +1,42 @@
+"""rtp-llm's history, `gpu_load_*.json`: a JSON document a line, of which `log_stats` is the load.
+
+`log_stats` is [hidden layers, experts], what the balancer had counted when it moved a layer; a
+line is a sample. The files end in `.json` though they are none: name the format.
+"""
+
+from __future__ import annotations
+
+from expertplane_client.errors import FormatError
+
+from .containers import Container
+from .json_file import member_of, numbers_of, parse_json
+from .rows import Rows
+from .tables import LoadFormat, LoadTable
+
+
+MAX_LINES = 2**16
+
+_STATS = "log_stats"
+
+
+def _parse(content: bytes, source: str) -> LoadTable:
+    lines = content.splitlines()
+    if len(lines) > MAX_LINES:
+        raise FormatError(f"Expected {source} of at most {MAX_LINES} lines, got {len(lines)}.")
+    history = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            line_source = f"{source}:{number}"
+            document = parse_json(line, source=line_source)
+            history.append(member_of(document, _STATS, list, source=line_source))
+    samples = numbers_of(history, source=f"{source}:{_STATS}", dimensions=(3,))
+    return LoadTable(samples=samples, rows=Rows.HIDDEN)
+
+
+LOAD = LoadFormat(
+    name="rtp-llm",
+    description="rtp-llm's history, a JSON document a line",
+    containers=(Container.JSON_LINES,),
+    is_it=lambda content: True,
+    parse=_parse,
+)
