@@ -1,17 +1,29 @@
-"""Placement planning for Mixture-of-Experts inference: load in, verified plan out."""
+"""Placement planning for Mixture-of-Experts inference: load in, verified plan out.
 
-from .balance import balancedness, layer_balancedness, rank_load, report
-from .errors import (
-    InvalidInputError,
-    InvalidLoadError,
-    InvalidPlacementError,
-    InvalidTopologyError,
-    PlannerError,
-    UnknownPolicyError,
-)
-from .model import BalanceReport, ExpertLoad, Mode, Placement, Plan, Topology, digest_phy2log
-from .policies import Policy, get_policy, policy_names
-from .solve import solve, warm_up
+The names are imported when they are first asked for: torch takes a second, and a command that only
+prints its help should not wait for it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from .balance import balancedness, layer_balancedness, rank_load, report
+    from .errors import (
+        InvalidInputError,
+        InvalidLoadError,
+        InvalidPlacementError,
+        InvalidTopologyError,
+        PlannerError,
+        UnknownPolicyError,
+    )
+    from .model import BalanceReport, ExpertLoad, Mode, Placement, Plan, Topology, digest_phy2log
+    from .model.homes import foreign_replicas, home_nodes
+    from .policies import Policy, get_policy, policy_names
+    from .solving import solve, warm_up
 
 
 __all__ = [
@@ -30,7 +42,9 @@ __all__ = [
     "UnknownPolicyError",
     "balancedness",
     "digest_phy2log",
+    "foreign_replicas",
     "get_policy",
+    "home_nodes",
     "layer_balancedness",
     "policy_names",
     "rank_load",
@@ -38,3 +52,58 @@ __all__ = [
     "solve",
     "warm_up",
 ]
+
+_MODULES = {
+    ".balance": (
+        "balancedness",
+        "layer_balancedness",
+        "rank_load",
+        "report",
+    ),
+    ".errors": (
+        "InvalidInputError",
+        "InvalidLoadError",
+        "InvalidPlacementError",
+        "InvalidTopologyError",
+        "PlannerError",
+        "UnknownPolicyError",
+    ),
+    ".model": (
+        "BalanceReport",
+        "ExpertLoad",
+        "Mode",
+        "Placement",
+        "Plan",
+        "Topology",
+        "digest_phy2log",
+    ),
+    ".model.homes": (
+        "foreign_replicas",
+        "home_nodes",
+    ),
+    ".policies": (
+        "Policy",
+        "get_policy",
+        "policy_names",
+    ),
+    ".solving": (
+        "solve",
+        "warm_up",
+    ),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+if not TYPE_CHECKING:  # a type checker would take it for a promise that every name exists
+
+    def __getattr__(name: str) -> object:
+        module = _MODULE_OF.get(name)
+        if module is None:
+            raise AttributeError(f"Expected a name of {__name__}, got {name!r}.")
+        # Kept, so that the next look-up does not come here.
+        globals()[name] = value = getattr(importlib.import_module(module, __name__), name)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -9,6 +9,8 @@ import torch
 
 from .balance import report
 from .errors import InvalidInputError, InvalidPlacementError
+from .kernels.threads import single_threaded_ops
+from .model.homes import foreign_replicas
 from .model.load import ExpertLoad
 from .model.mode import Mode, resolve_mode
 from .model.placement import Placement
@@ -25,6 +27,7 @@ def solve(
     num_expert_groups: int = 1,
     mode: Mode = Mode.AUTO,
     policy: str | Policy = "deepseek",
+    spill: int = 0,
     seed: int = 0,
     device: torch.device | str | None = None,
 ) -> Plan:
@@ -39,6 +42,7 @@ def solve(
         num_expert_groups: Routing groups of consecutive logical experts; divides their number.
         mode: Whether expert groups stay together on a node.
         policy: Name of a policy, or a policy with parameters of its own.
+        spill: Foreign replicas per layer, at most; in `Mode.SOFT_HIERARCHICAL` only.
         seed: Seed for policies that draw random numbers, in [0, 2^63).
         device: Device to plan on, and of the placement; where the load is, by default.
 
@@ -58,16 +62,20 @@ def solve(
         topology=topology,
         num_expert_groups=num_expert_groups,
         mode=resolved_mode,
+        spill=spill,
         seed=seed,
     )
-    phy2log = chosen.place(request)
-    placement = _verified(phy2log, request)
-    balance = report(placement, request.load)
+    with single_threaded_ops():
+        placement = _verified(chosen.place(request), request)
+        foreign = _verified_foreign(placement, request)
+        balance = report(placement, request.load)
     return Plan(
         placement=placement,
         policy=chosen.name,
         policy_params=dataclasses.asdict(chosen.params),
         mode=resolved_mode,
+        spill=spill,
+        foreign_replicas=foreign,
         seed=seed,
         balance=balance,
         seconds=time.perf_counter() - start_s,
@@ -82,8 +90,9 @@ def warm_up(device: torch.device | str | None = None) -> None:
     """
     load = ExpertLoad.from_weight(torch.arange(16, dtype=torch.int64).reshape(2, 8))
     topology = Topology(num_nodes=2, num_ranks=4, num_slots=12)
-    for mode in (Mode.HIERARCHICAL, Mode.GLOBAL):
-        solve(load, topology, num_expert_groups=4, mode=mode, device=device)
+    for policy in ("deepseek", "balanced"):  # the two types that kernels are compiled for
+        solve(load, topology, policy=policy, device=device)
+        solve(load, topology, num_expert_groups=4, policy=policy, device=device)
 
 
 def _verified(phy2log: torch.Tensor, request: PlacementRequest) -> Placement:
@@ -94,6 +103,19 @@ def _verified(phy2log: torch.Tensor, request: PlacementRequest) -> Placement:
             f"Expected phy2log of {request.load.num_layers} layers, got {placement.num_layers}.",
         )
     return placement
+
+
+def _verified_foreign(placement: Placement, request: PlacementRequest) -> tuple[int, ...] | None:
+    if not request.mode.is_by_node:
+        return None
+    foreign: list[int] = foreign_replicas(placement, request.num_expert_groups).tolist()
+    if max(foreign) > request.spill:
+        raise InvalidPlacementError(
+            "placement.phy2log",
+            f"Expected at most {request.spill} foreign replicas per layer, "
+            f"got {max(foreign)} in layer {foreign.index(max(foreign))}.",
+        )
+    return tuple(foreign)
 
 
 def _checked_device(device: torch.device | str) -> torch.device:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
@@ -9,14 +9,17 @@ import torch
 from expertplane_planner import (
     ExpertLoad,
     InvalidInputError,
+    InvalidPlacementError,
     Mode,
+    Plan,
     UnknownPolicyError,
     report,
     solve,
     warm_up,
 )
 from expertplane_planner.policies import PlacementRequest
-from expertplane_planner.policies.deepseek import DeepSeekPolicy
+from expertplane_planner.policies.balanced import BalancedParams, BalancedPolicy
+from expertplane_planner.policies.deepseek import DeepSeekParams, DeepSeekPolicy
 
 from ..support import builders
 
@@ -27,9 +30,38 @@ def test_a_plan_says_where_it_came_from() -> None:
 
     assert (plan.policy, plan.policy_params, plan.seed) == ("deepseek", {}, 7)
     assert plan.mode is Mode.HIERARCHICAL
+    assert (plan.spill, plan.foreign_replicas) == (0, (0, 0))
     assert plan.seconds > 0
     assert plan.balance == report(plan.placement, builders.readme_load())
     assert plan.digest == plan.placement.digest()
+
+
+def test_the_parameters_of_a_policy_are_in_the_plan() -> None:
+    """Each by its name, as the policy had them."""
+    policy = BalancedPolicy(BalancedParams(max_swaps=3, tolerance=0.5))
+
+    plan = solve(builders.load(), builders.topology(), policy=policy)
+
+    assert (plan.policy, plan.policy_params) == ("balanced", {"max_swaps": 3, "tolerance": 0.5})
+
+
+def test_a_soft_plan_says_how_many_replicas_it_has_spilled() -> None:
+    """Loads 8 4 | 2 1 in three slots a node send one half of 8 over, of four that might go."""
+    plan = solve(
+        builders.load((8, 4, 2, 1)),
+        builders.topology(num_nodes=2, num_ranks=2, num_slots=6),
+        num_expert_groups=2,
+        mode=Mode.SOFT_HIERARCHICAL,
+        policy="balanced",
+        spill=4,
+    )
+
+    assert (plan.mode, plan.spill, plan.foreign_replicas) == (Mode.SOFT_HIERARCHICAL, 4, (1,))
+
+
+def test_a_global_plan_knows_no_foreign_replicas() -> None:
+    """Where experts have no home, nothing is said about replicas away from it."""
+    assert builders.plan(mode=Mode.GLOBAL).foreign_replicas is None
 
 
 def test_a_policy_can_be_handed_in() -> None:
@@ -105,8 +137,27 @@ def test_layers_without_load_are_planned() -> None:
         pytest.param(
             {"mode": "sideways"},
             "mode",
-            "Expected mode to be one of auto, hierarchical, global, got 'sideways'.",
+            "Expected mode to be one of auto, hierarchical, global, soft-hierarchical, "
+            "got 'sideways'.",
             id="unknown mode",
+        ),
+        pytest.param(
+            {"mode": Mode.SOFT_HIERARCHICAL, "spill": -1},
+            "spill",
+            "Expected spill of at least 0, got -1.",
+            id="negative spill",
+        ),
+        pytest.param(
+            {"mode": Mode.HIERARCHICAL, "spill": 2},
+            "spill",
+            "Expected spill in soft-hierarchical mode only, got 2 in hierarchical mode.",
+            id="spill in hierarchical mode",
+        ),
+        pytest.param(
+            {"spill": 2},
+            "spill",
+            "Expected spill in soft-hierarchical mode only, got 2 in global mode.",
+            id="spill where automatic mode turns out global",
         ),
     ],
 )
@@ -164,3 +215,75 @@ def test_the_dtype_of_a_load_does_not_matter(dtype: torch.dtype) -> None:
     plan = solve(ExpertLoad(samples), builders.readme_topology(), num_expert_groups=4)
 
     assert plan.digest == builders.plan().digest
+
+
+@dataclasses.dataclass(frozen=True)
+class _FixedPolicy:
+    """Answers with a map made beforehand, whatever it is asked."""
+
+    phy2log: torch.Tensor
+    params: DeepSeekParams = dataclasses.field(default_factory=DeepSeekParams)
+    name: str = "fixed"
+
+    def place(self, request: PlacementRequest) -> torch.Tensor:
+        return self.phy2log
+
+
+# Two nodes of three slots, expert groups {0, 1} and {2, 3}: at home; 0 abroad; group 0 split.
+AT_HOME = [0, 0, 1, 2, 2, 3]
+ONE_ABROAD = [0, 1, 1, 0, 2, 3]
+SPLIT = [0, 0, 2, 1, 2, 3]
+
+
+def _solve_fixed(*layers: list[int], **arguments: Any) -> Plan:
+    return solve(
+        builders.load(*[(1, 1, 1, 1)] * len(layers)),
+        builders.topology(num_nodes=2, num_ranks=2, num_slots=6),
+        num_expert_groups=2,
+        policy=_FixedPolicy(torch.tensor(layers)),
+        **arguments,
+    )
+
+
+@pytest.mark.parametrize(
+    ("layer", "arguments", "message"),
+    [
+        pytest.param(
+            ONE_ABROAD,
+            {"mode": Mode.HIERARCHICAL},
+            "Expected at most 0 foreign replicas per layer, got 1 in layer 1.",
+            id="a replica abroad",
+        ),
+        pytest.param(
+            ONE_ABROAD,
+            {"mode": Mode.SOFT_HIERARCHICAL},
+            "Expected at most 0 foreign replicas per layer, got 1 in layer 1.",
+            id="a replica abroad without spill",
+        ),
+        pytest.param(
+            SPLIT,
+            {"mode": Mode.SOFT_HIERARCHICAL, "spill": 6},
+            "Expected a node with a replica of every expert of each group, "
+            "got none for expert group 0 in layer 1.",
+            id="a group without a home",
+        ),
+    ],
+)
+def test_a_policy_that_breaks_home_rules_is_found_out(
+    layer: list[int], arguments: dict[str, Any], message: str
+) -> None:
+    """The facade refuses what a policy must not answer, naming the layer."""
+    with pytest.raises(InvalidPlacementError) as caught:
+        _solve_fixed(AT_HOME, layer, **arguments)
+
+    assert str(caught.value) == message
+    assert caught.value.field == "placement.phy2log"
+
+
+def test_a_policy_within_its_spill_is_believed() -> None:
+    """One foreign replica where one is allowed, and a split group where groups do not matter."""
+    soft = _solve_fixed(AT_HOME, ONE_ABROAD, mode=Mode.SOFT_HIERARCHICAL, spill=1)
+    everywhere = _solve_fixed(SPLIT, mode=Mode.GLOBAL)
+
+    assert soft.foreign_replicas == (0, 1)
+    assert everywhere.placement.phy2log.tolist() == [SPLIT]

@@ -1,8 +1,9 @@
-"""The stages written the slow, obvious way: one row, plain lists, float32 numbers one by one."""
+"""Planning written the slow, obvious way: one row, plain lists, numbers one by one."""
 
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 
@@ -11,15 +12,30 @@ def replicate_greedy(
     weight: list[float], num_replicas: int
 ) -> tuple[list[int], list[int], list[int]]:
     """Return (item, replica_rank, counts) of one row."""
-    counts = [1] * len(weight)
-    item = list(range(len(weight)))
-    replica_rank = [0] * len(weight)
-    while len(item) < num_replicas:
-        per_replica = [np.float32(w) / np.float32(c) for w, c in zip(weight, counts, strict=True)]
-        heaviest = per_replica.index(max(per_replica))
-        item.append(heaviest)
-        replica_rank.append(counts[heaviest])
-        counts[heaviest] += 1
+    num_items = len(weight)
+    item, replica_rank, counts = grant_replicas(weight, [1] * num_items, num_replicas - num_items)
+    return [*range(num_items), *item], [0] * num_items + replica_rank, counts
+
+
+def grant_replicas(
+    weight: list[float],
+    counts: list[int],
+    num_more: int,
+    *,
+    slope: int = 1,
+    max_count: int | None = None,
+    dtype: Any = np.float32,
+) -> tuple[list[int], list[int], list[int]]:
+    """Return (item, replica_rank, counts) of one row, all quotients divided afresh each time."""
+    item, replica_rank, counts = [], [], list(counts)
+    for _ in range(num_more):
+        open_items = [i for i, c in enumerate(counts) if max_count is None or c < max_count]
+        winner = max(
+            open_items, key=lambda i: dtype(weight[i]) / dtype(slope * (counts[i] - 1) + 1)
+        )
+        item.append(winner)
+        replica_rank.append(counts[winner])
+        counts[winner] += 1
     return item, replica_rank, counts
 
 
@@ -38,6 +54,91 @@ def pack_lpt(weight: list[float], num_packs: int) -> tuple[list[int], list[int]]
         load[lightest] = np.float32(load[lightest] + np.float32(weight[item]))
         filled[lightest] += 1
     return pack, place
+
+
+def pack_distinct(
+    weight: list[float],
+    kind: list[int],
+    num_packs: int,
+    *,
+    max_swaps: int,
+    tolerance: float,
+    order: list[int] | None = None,
+) -> list[list[int]]:
+    """Return what each pack of one row holds, items taken by weight or in another order."""
+    packs: list[list[int]] = [[] for _ in range(num_packs)]
+    load = [0.0] * num_packs
+    capacity = len(weight) // num_packs
+    for item in order or sorted(range(len(weight)), key=lambda i: -weight[i]):
+        _place_distinct(item, weight, kind, packs, load, capacity)
+    total = 0.0
+    for pack_load in load:
+        total += pack_load
+    for _ in range(max_swaps):
+        swap = _best_distinct_swap(weight, kind, packs, load, tolerance * (total / num_packs))
+        if swap is None:
+            break
+        heavy, given, light, taken = swap
+        difference = weight[packs[heavy][given]] - weight[packs[light][taken]]
+        packs[heavy][given], packs[light][taken] = packs[light][taken], packs[heavy][given]
+        load[heavy] -= difference
+        load[light] += difference
+    return packs
+
+
+def _place_distinct(
+    item: int,
+    weight: list[float],
+    kind: list[int],
+    packs: list[list[int]],
+    load: list[float],
+    capacity: int,
+) -> None:
+    def lacks(pack: int, item: int) -> bool:
+        return kind[item] not in {kind[other] for other in packs[pack]}
+
+    def lightest(candidates: list[int]) -> int:
+        return min(candidates, key=lambda p: load[p])
+
+    every = range(len(packs))
+    with_room = [p for p in every if len(packs[p]) < capacity]
+    allowed = [p for p in with_room if lacks(p, item)]
+    givers = [p for p in every if len(packs[p]) == capacity and lacks(p, item)]
+    receiver = lightest(allowed or with_room)
+    if not allowed and givers:
+        giver = lightest(givers)
+        welcome = [other for other in packs[giver] if lacks(receiver, other)]
+        if welcome:
+            moved = min(welcome, key=lambda other: weight[other])
+            packs[giver][packs[giver].index(moved)] = item
+            load[giver] += weight[item] - weight[moved]
+            item = moved
+    packs[receiver].append(item)
+    load[receiver] += weight[item]
+
+
+def _best_distinct_swap(
+    weight: list[float],
+    kind: list[int],
+    packs: list[list[int]],
+    load: list[float],
+    threshold: float,
+) -> tuple[int, int, int, int] | None:
+    """Return (heaviest pack, place, other pack, place) of the best swap above the threshold."""
+    heavy = load.index(max(load))
+    heavy_kinds = {kind[item] for item in packs[heavy]}
+    best, best_gain = None, threshold
+    for light in range(len(packs)):
+        light_kinds = {kind[item] for item in packs[light]}
+        gap = load[heavy] - load[light]
+        for taken, light_item in enumerate(packs[light]):
+            for given, heavy_item in enumerate(packs[heavy]):
+                difference = weight[heavy_item] - weight[light_item]
+                gain = min(difference, gap - difference)
+                meets_itself = kind[heavy_item] in light_kinds or kind[light_item] in heavy_kinds
+                if light != heavy and not meets_itself and gain > best_gain:
+                    best, best_gain = (heavy, given, light, taken), gain
+    return best
 
 
 def log2phy(phy2log: list[int], num_experts: int) -> list[list[int]]:

@@ -25,6 +25,15 @@ class Mode(enum.StrEnum):
     GLOBAL = "global"
     """Nodes and expert groups are ignored: any replica may go to any rank."""
 
+    SOFT_HIERARCHICAL = "soft-hierarchical"
+    """Like hierarchical, but a bounded number of replicas per layer may be foreign: on another
+    node than the home of their expert's group. Every expert keeps a replica at home."""
+
+    @property
+    def is_by_node(self) -> bool:
+        """Whether expert groups have a node that they belong to."""
+        return self in (Mode.HIERARCHICAL, Mode.SOFT_HIERARCHICAL)
+
 
 def resolve_mode(
     mode: Mode, topology: Topology, num_logical_experts: int, num_expert_groups: int
@@ -42,7 +51,7 @@ def resolve_mode(
         num_expert_groups: Routing groups of consecutive logical experts, 1 if there are none.
 
     Raises:
-        InvalidInputError: No such mode, fewer than one expert group, or hierarchical mode asked
+        InvalidInputError: No such mode, fewer than one expert group, or a hierarchical mode asked
             for where expert groups do not divide evenly over nodes, or logical experts over
             expert groups.
     """
@@ -64,16 +73,16 @@ def resolve_mode(
         several_nodes = topology.num_nodes > 1
         fits = several_nodes and groups_fit_nodes and experts_fit_groups
         return Mode.HIERARCHICAL if fits else Mode.GLOBAL
-    if mode is Mode.HIERARCHICAL and not groups_fit_nodes:
+    if mode.is_by_node and not groups_fit_nodes:
         raise InvalidInputError(
             "num_expert_groups",
-            "Expected num_expert_groups to be a multiple of num_nodes in hierarchical mode, "
+            f"Expected num_expert_groups to be a multiple of num_nodes in {mode} mode, "
             f"got {num_expert_groups} and {topology.num_nodes}.",
         )
-    if mode is Mode.HIERARCHICAL and not experts_fit_groups:
+    if mode.is_by_node and not experts_fit_groups:
         raise InvalidInputError(
             "num_expert_groups",
-            "Expected num_logical_experts to be a multiple of num_expert_groups in hierarchical "
+            f"Expected num_logical_experts to be a multiple of num_expert_groups in {mode} "
             f"mode, got {num_logical_experts} and {num_expert_groups}.",
         )
     return mode

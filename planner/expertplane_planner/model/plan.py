@@ -30,6 +30,12 @@ class Plan:
     mode: Mode
     """Mode that the solve ran in, never `Mode.AUTO`."""
 
+    spill: int
+    """Foreign replicas per layer that the solve was allowed, see `Mode.SOFT_HIERARCHICAL`."""
+
+    foreign_replicas: tuple[int, ...] | None
+    """Foreign replicas of each layer; None in global mode, where experts have no home."""
+
     seed: int
     """Seed given to the policy."""
 

@@ -22,7 +22,8 @@ class PlacementRequest:
 
     Raises:
         InvalidInputError: Fewer slots than logical experts, experts that do not divide into the
-            expert groups, a mode that is still `Mode.AUTO`, or a seed outside [0, 2^63).
+            expert groups, a mode that is still `Mode.AUTO`, a spill below 0 or in another mode
+            than soft-hierarchical, or a seed outside [0, 2^63).
     """
 
     load: ExpertLoad
@@ -35,10 +36,13 @@ class PlacementRequest:
     """Routing groups of consecutive logical experts, 1 if there are none."""
 
     mode: Mode
-    """Hierarchical or global. In hierarchical mode expert groups divide evenly over nodes."""
+    """Any but `Mode.AUTO`. In both hierarchical modes expert groups divide evenly over nodes."""
 
     seed: int
     """The only source of randomness that a policy may use."""
+
+    spill: int = 0
+    """Foreign replicas per layer that soft-hierarchical mode allows; 0 in any other mode."""
 
     def __post_init__(self) -> None:
         num_logical_experts = self.load.num_logical_experts
@@ -56,6 +60,14 @@ class PlacementRequest:
             )
         if self.mode is Mode.AUTO:
             raise InvalidInputError("mode", "Expected a resolved mode, got 'auto'.")
+        if self.spill < 0:
+            raise InvalidInputError("spill", f"Expected spill of at least 0, got {self.spill}.")
+        if self.spill and self.mode is not Mode.SOFT_HIERARCHICAL:
+            raise InvalidInputError(
+                "spill",
+                f"Expected spill in {Mode.SOFT_HIERARCHICAL} mode only, "
+                f"got {self.spill} in {self.mode} mode.",
+            )
         if not 0 <= self.seed < 2**63:
             raise InvalidInputError("seed", f"Expected seed in [0, 2^63), got {self.seed}.")
 

@@ -14,8 +14,14 @@ from typing import TYPE_CHECKING
 
 from expertplane_planner.errors import UnknownPolicyError
 
+from .balanced import BalancedPolicy
 from .base import Policy
+from .batched_swap import BatchedSwapPolicy
 from .deepseek import DeepSeekPolicy
+from .hybrid import HybridPolicy
+from .multistart import MultistartPolicy
+from .parallel_l2 import ParallelL2Policy
+from .restarts import RestartsPolicy
 
 
 if TYPE_CHECKING:
@@ -24,7 +30,17 @@ if TYPE_CHECKING:
 
 ENTRY_POINT_GROUP = "expertplane.policies"
 
-_BUILT_IN: Mapping[str, Callable[[], Policy]] = MappingProxyType({"deepseek": DeepSeekPolicy})
+_BUILT_IN: Mapping[str, Callable[[], Policy]] = MappingProxyType(
+    {
+        "deepseek": DeepSeekPolicy,
+        "balanced": BalancedPolicy,
+        "restarts": RestartsPolicy,
+        "multistart": MultistartPolicy,
+        "parallel-l2": ParallelL2Policy,
+        "hybrid": HybridPolicy,
+        "batched-swap": BatchedSwapPolicy,
+    }
+)
 
 
 def policy_names() -> tuple[str, ...]:

@@ -43,6 +43,20 @@ def test_an_explicit_mode_is_kept() -> None:
     assert resolve_mode(Mode.HIERARCHICAL, ONE_NODE, 12, 4) is Mode.HIERARCHICAL
 
 
+def test_soft_hierarchical_has_to_be_asked_for() -> None:
+    """Automatic mode never spills; asked for, soft-hierarchical mode is kept, on one node too."""
+    assert resolve_mode(Mode.SOFT_HIERARCHICAL, TWO_NODES, 12, 4) is Mode.SOFT_HIERARCHICAL
+    assert resolve_mode(Mode.SOFT_HIERARCHICAL, ONE_NODE, 12, 4) is Mode.SOFT_HIERARCHICAL
+
+
+def test_in_both_hierarchical_modes_groups_have_a_node() -> None:
+    """Global mode knows no homes, and automatic mode is none of them."""
+    assert [mode for mode in Mode if mode.is_by_node] == [
+        Mode.HIERARCHICAL,
+        Mode.SOFT_HIERARCHICAL,
+    ]
+
+
 def test_the_name_of_a_mode_will_do() -> None:
     """The string 'hierarchical' means the member of that name."""
     assert resolve_mode(cast("Mode", "hierarchical"), ONE_NODE, 12, 4) is Mode.HIERARCHICAL
@@ -64,13 +78,20 @@ def test_the_name_of_a_mode_will_do() -> None:
             id="experts over groups",
         ),
         pytest.param(
+            "soft-hierarchical", 12, 3, "num_expert_groups",
+            "Expected num_expert_groups to be a multiple of num_nodes in soft-hierarchical mode, "
+            "got 3 and 2.",
+            id="groups over nodes, softly",
+        ),
+        pytest.param(
             "auto", 12, 0, "num_expert_groups",
             "Expected num_expert_groups to be positive, got 0.",
             id="no group at all",
         ),
         pytest.param(
             "soft", 12, 4, "mode",
-            "Expected mode to be one of auto, hierarchical, global, got 'soft'.",
+            "Expected mode to be one of auto, hierarchical, global, soft-hierarchical, "
+            "got 'soft'.",
             id="unknown",
         ),
     ],

@@ -33,3 +33,6 @@ def test_a_plan_survives_pickling() -> None:
     assert copy.digest == plan.digest
     assert copy.balance == plan.balance
     assert (copy.policy, copy.mode, copy.seed) == (plan.policy, plan.mode, plan.seed)
+    assert (
+        (copy.spill, copy.foreign_replicas) == (plan.spill, plan.foreign_replicas) == (0, (0, 0))
+    )

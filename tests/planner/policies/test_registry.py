@@ -8,6 +8,7 @@ from expertplane_planner import UnknownPolicyError, get_policy, policy_names, so
 from expertplane_planner.policies import Policy
 
 from ...support import builders
+from .table import ROWS, Row
 
 
 if TYPE_CHECKING:
@@ -57,12 +58,18 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
 
 
-def test_the_baseline_is_built_in() -> None:
-    """The policy 'deepseek' is there without any other distribution."""
-    policy = get_policy("deepseek")
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_policies_are_built_in(row: Row) -> None:
+    """They are there without any other distribution, each under its own name, plain when made."""
+    policy = get_policy(row.name)
 
-    assert policy.name == "deepseek"
+    assert policy.name == row.name
     assert isinstance(policy, Policy)
+    assert policy == row.make()
+
+
+def test_the_baseline_comes_first() -> None:
+    """Names are listed with 'deepseek' in front."""
     assert policy_names()[0] == "deepseek"
 
 
@@ -89,8 +96,9 @@ def test_an_installed_policy_is_found_by_name() -> None:
 @pytest.mark.usefixtures("third_party")
 def test_names_are_listed_without_importing_anything() -> None:
     """Broken policies are listed too: names come from metadata, built-in ones first and once."""
-    expected = ("deepseek", "a-layer-short", "no-such-module", "not-a-policy", "round-robin")
-    assert expected == policy_names()
+    installed = ("a-layer-short", "no-such-module", "not-a-policy", "round-robin")
+
+    assert policy_names() == (*(row.name for row in ROWS), *installed)
 
 
 @pytest.mark.usefixtures("third_party")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from hypothesis import given, settings, strategies as st
 
-from expertplane_planner.stages import pack_lpt
+from expertplane_planner.stages import Packing, pack_load, pack_lpt
 
 from ...support import instances, reference
 
@@ -50,6 +50,28 @@ def test_all_rows_at_once_equal_one_row_at_a_time(data: st.DataObject, num_packs
     for row, row_weight in enumerate(weight):
         expected = reference.pack_lpt(row_weight, num_packs)
         assert expected == (batched.pack[row].tolist(), batched.place[row].tolist())
+
+
+def test_another_order_does_not_change_the_loads() -> None:
+    """Ordered by 1, 2, 3, 4 the last item goes first, but packs still weigh what they hold."""
+    weight = torch.tensor([[1.0, 5.0, 4.0, 2.0]])
+    order_by = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+
+    packing = pack_lpt(weight, 2, order_by=order_by)
+
+    assert packing.pack.tolist() == [[1, 0, 1, 0]]
+    assert pack_load(weight, packing, 2).tolist() == [[7.0, 5.0]]
+
+
+def test_contents_and_packing_undo_each_other() -> None:
+    """The contents of a packing, made a packing again, are the packing."""
+    packing = pack_lpt(torch.tensor([[1.0, 5.0, 4.0, 2.0], [3.0, 3.0, 1.0, 9.0]]), 2)
+
+    again = Packing.from_contents(packing.contents(2), 2)
+
+    assert packing.contents(2)[0].tolist() == [1, 0, 2, 3]
+    assert torch.equal(again.pack, packing.pack)
+    assert torch.equal(again.place, packing.place)
 
 
 def test_the_input_is_not_mutated() -> None:

@@ -1,0 +1,92 @@
+"""The inner loops of planning, once per kind of device, all with the same result.
+
+`numba_cpu` runs compiled loops on the CPU where numba is installed, `torch_ops` runs anywhere.
+They perform the same floating point operations in the same order, and so agree to the bit.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING
+
+from . import torch_ops
+
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+_HAS_NUMBA = importlib.util.find_spec("numba") is not None
+
+
+def grant_replicas(
+    weight: Tensor, counts: Tensor, num_more: int, *, slope: int, max_count: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return who gets more replicas: each goes to the largest quotient, ties to the lowest index.
+
+    An item with c replicas has the quotient weight / (slope * c - slope + 1): slope 1 is D'Hondt's
+    apportionment, slope 2 is Sainte-Lague's.
+
+    Args:
+        weight: [num_rows, E] float32 or float64, load per item, finite and non-negative.
+        counts: [num_rows, E] int64, replicas per item so far, at least 1.
+        num_more: Replicas to give away.
+        slope: Slope of the divisor.
+        max_count: Replicas per item, at most; enough for `num_more`.
+
+    Returns:
+        item [num_rows, num_more] int64, who got each; replica_rank [num_rows, num_more] int64, how
+        many it had; counts [num_rows, E] int64, afterwards.
+    """
+    if _is_compiled(weight):
+        from . import numba_cpu
+
+        return numba_cpu.grant_replicas(
+            weight.detach().contiguous(), counts, num_more, slope=slope, max_count=max_count
+        )
+    return torch_ops.grant_replicas(weight, counts, num_more, slope=slope, max_count=max_count)
+
+
+def pack_distinct(
+    weight: Tensor, kind: Tensor, num_packs: int, *, max_swaps: int, tolerance: float
+) -> Tensor:
+    """Return an even packing in which no pack holds two items of a kind, if that can be.
+
+    Longest processing time first: items by descending weight, each into the least loaded pack that
+    has room and holds none of its kind. Where all packs with room hold one, the least loaded full
+    pack that does not takes the item and gives its lightest one that the least loaded pack with
+    room lacks to that pack; with at most num_packs items of each kind that always works, else the
+    item goes to the least loaded pack with room. Then swaps: between the heaviest pack and any
+    other, the one that lowers the heavier of the two most, while that is more than the tolerance,
+    and no kind meets itself. Ties go to the lowest index: of packs, then places in the other pack,
+    then places in the heaviest.
+
+    Args:
+        weight: [num_rows, N] float64, load per item, finite and non-negative.
+        kind: [num_rows, N] int64, at least 0.
+        num_packs: M packs per row, divides N.
+        max_swaps: Swaps per row, at most.
+        tolerance: Smallest gain of a swap, as a share of the mean load of a pack.
+
+    Returns:
+        [num_rows, N] int64, the items pack by pack.
+    """
+    order = weight.argsort(dim=1, descending=True, stable=True)
+    if _is_compiled(weight):
+        from . import numba_cpu
+
+        return numba_cpu.pack_distinct(
+            weight.detach().contiguous(),
+            kind.contiguous(),
+            order,
+            num_packs,
+            max_swaps=max_swaps,
+            tolerance=tolerance,
+        )
+    return torch_ops.pack_distinct(
+        weight, kind, order, num_packs, max_swaps=max_swaps, tolerance=tolerance
+    )
+
+
+def _is_compiled(weight: Tensor) -> bool:
+    return _HAS_NUMBA and weight.device.type == "cpu"

@@ -1,0 +1,78 @@
+"""Balanced: the fast mean path, and never two replicas of an expert on a rank when avoidable.
+
+Source: DeepSeek EPLB's pipeline (see `pipeline`), with the swap search of the program "vectorized
+LPT and swap" of a published search for expert balancers on top of it.
+
+Differs from both:
+1. An expert gets at most one replica per rank, or per rank of its node in hierarchical modes, and
+   neither packing nor a swap puts two of them on one rank, unless the ranks have more slots than
+   there are experts.
+2. Arithmetic is float64 and every threshold relative to the load, so that scaling all tokens by a
+   power of two changes nothing.
+3. All rows run in kernels of their own, compiled on the CPU.
+4. Soft-hierarchical mode is added; what it spills is decided by `stages.spill`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from expertplane_planner.stages.distinct import pack_distinct
+from expertplane_planner.stages.replicate import Replication, max_copies, replicate_greedy
+
+from .pipeline import Pipeline
+
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from expertplane_planner.stages.pack import Packing
+
+    from .base import PlacementRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BalancedParams:
+    """How hard a packing is worked on."""
+
+    max_swaps: int = 256
+    """Swaps that refine each packing, at most."""
+
+    tolerance: float = 1e-5
+    """Smallest gain of a swap, as a share of the mean rank load."""
+
+
+@dataclass(frozen=True, slots=True)
+class BalancedPolicy:
+    """Plans on the sum of the samples; as even as they allow, in milliseconds."""
+
+    params: BalancedParams = field(default_factory=BalancedParams)
+
+    @property
+    def name(self) -> str:
+        """Name by which the policy is asked for."""
+        return "balanced"
+
+    def place(self, request: PlacementRequest) -> Tensor:
+        """Return which logical expert each slot holds.
+
+        Returns:
+            phy2log, [num_layers, num_slots] int64, on the device of the load.
+        """
+        return Pipeline(
+            pack_groups=self._pack, replicate=_replicate, pack=self._pack, dtype=torch.float64
+        ).place(request)
+
+    def _pack(self, weight: Tensor, kind: Tensor, num_packs: int) -> Packing:
+        params = self.params
+        return pack_distinct(
+            weight, kind, num_packs, max_swaps=params.max_swaps, tolerance=params.tolerance
+        )
+
+
+def _replicate(weight: Tensor, num_replicas: int, num_packs: int) -> Replication:
+    bound = max_copies(weight.shape[1], num_replicas, num_packs)
+    return replicate_greedy(weight, num_replicas, max_count=bound)
