@@ -105,6 +105,7 @@ class BlockingClient:
         num_expert_groups: int = 1,
         mode: str = "auto",
         policy: str = "",
+        spill: int = 0,
         seed: int = 0,
         incumbent_phy2log: NDArray[np.integer[Any]] | None = None,
     ) -> Plan:
@@ -118,6 +119,7 @@ class BlockingClient:
                 num_expert_groups=num_expert_groups,
                 mode=mode,
                 policy=policy,
+                spill=spill,
                 seed=seed,
                 incumbent_phy2log=incumbent_phy2log,
             )

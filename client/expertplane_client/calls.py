@@ -21,7 +21,7 @@ from expertplane.v1 import (
 )
 
 from .errors import InputError, ProtocolError
-from .names import check_deployment
+from .names import check_deployment, mode_enum_name
 from .plan import Plan
 from .tensors import to_tensor
 
@@ -148,6 +148,7 @@ def compute_plan(
     num_expert_groups: int = 1,
     mode: str = "auto",
     policy: str = "",
+    spill: int = 0,
     seed: int = 0,
     incumbent_phy2log: NDArray[np.integer[Any]] | None = None,
 ) -> Call[Plan]:
@@ -155,7 +156,9 @@ def compute_plan(
     request = plans_pb2.ComputePlanRequest(
         topology=_topology(num_nodes, num_ranks, num_slots),
         num_expert_groups=num_expert_groups,
-        policy=deployment_pb2.PolicySpec(name=policy, mode=_mode(mode), seed=seed),
+        policy=deployment_pb2.PolicySpec(
+            name=policy, mode=mode_enum_name(mode), seed=seed, max_foreign_replicas=spill
+        ),
         omit_derived_maps=True,
     )
     if load.ndim == 2:
@@ -292,11 +295,3 @@ def _topology(num_nodes: int, num_ranks: int, num_slots: int) -> deployment_pb2.
         ranks_per_node=num_ranks // num_nodes,
         slots_per_rank=num_slots // num_ranks,
     )
-
-
-def _mode(mode: str) -> str:
-    names = deployment_pb2.Mode.keys()[1:]
-    modes = {name.removeprefix("MODE_").lower(): name for name in names}
-    if mode not in modes:
-        raise InputError(f"Expected mode to be one of {', '.join(modes)}, got {mode!r}.")
-    return modes[mode]

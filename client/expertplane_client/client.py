@@ -133,6 +133,7 @@ class Client:
         num_expert_groups: int = 1,
         mode: str = "auto",
         policy: str = "",
+        spill: int = 0,
         seed: int = 0,
         incumbent_phy2log: NDArray[np.integer[Any]] | None = None,
     ) -> Plan:
@@ -145,8 +146,10 @@ class Client:
             num_ranks: Expert-parallel ranks; divides num_slots.
             num_slots: Slots per layer over all ranks.
             num_expert_groups: Routing groups of consecutive logical experts.
-            mode: "auto", "hierarchical" or "global".
+            mode: "auto", "hierarchical", "global" or "soft-hierarchical".
             policy: Name of the algorithm; empty takes the planner's default.
+            spill: Replicas per layer that may leave their expert group's node, in
+                soft-hierarchical mode.
             seed: Seed for policies that draw random numbers.
             incumbent_phy2log: [num_layers, num_slots], the placement in force, if there is one.
         """
@@ -159,6 +162,7 @@ class Client:
                 num_expert_groups=num_expert_groups,
                 mode=mode,
                 policy=policy,
+                spill=spill,
                 seed=seed,
                 incumbent_phy2log=incumbent_phy2log,
             )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Protocol
 
+from expertplane.v1 import deployment_pb2
+
 from .errors import InputError
 
 
@@ -43,6 +45,23 @@ def check_token(field: str, value: str) -> str:
     if not _TOKEN.fullmatch(value):
         raise InputError(f"Expected {field} to match [a-zA-Z0-9._-]{{1,128}}, got {value!r}.")
     return value
+
+
+def mode_enum_name(mode: str) -> str:
+    """Returns the enum's name of a mode as people write it, such as "soft-hierarchical".
+
+    Raises:
+        InputError: there is no such mode.
+    """
+    names = {mode_name(number): name for name, number in deployment_pb2.Mode.items()[1:]}
+    if mode not in names:
+        raise InputError(f"Expected mode to be one of {', '.join(names)}, got {mode!r}.")
+    return names[mode]
+
+
+def mode_name(number: int) -> str:
+    """Returns a mode as people write it, such as "soft-hierarchical"."""
+    return bare_name(deployment_pb2.Mode, number).lower().replace("_", "-")
 
 
 def bare_name(enum: EnumWrapper, value: int) -> str:

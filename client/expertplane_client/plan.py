@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from expertplane.v1 import decision_pb2, deployment_pb2, plan_pb2
+from expertplane.v1 import decision_pb2, plan_pb2
 from expertplane.wire import derive_log2phy, derive_logcnt, digest_phy2log
 
 from .errors import ProtocolError
-from .names import bare_name
+from .names import bare_name, mode_name
 from .tensors import from_tensor
 
 
@@ -167,7 +167,7 @@ def _fields(metadata: plan_pb2.PlanMetadata) -> dict[str, Any]:
         "state": bare_name(plan_pb2.PlanState, metadata.state),
         "policy": metadata.policy.name,
         "parameters": dict(metadata.policy.parameters),
-        "mode": bare_name(deployment_pb2.Mode, metadata.policy.mode).lower(),
+        "mode": mode_name(metadata.policy.mode),
         "seed": metadata.policy.seed,
         "reason": bare_name(decision_pb2.DecisionReason, metadata.reason),
         "balancedness": metadata.predicted.balancedness,

@@ -134,6 +134,18 @@ async def test_a_plan_of_another_shape_is_refused(ask: Ask, planner: ScriptedPla
         await ask("compute_plan", WEIGHT, num_nodes=1, num_ranks=2, num_slots=8)
 
 
+async def test_a_spill_travels(ask: Ask, planner: ScriptedPlanner) -> None:
+    """Soft-hierarchical mode and its spill reach the planner under the wire's names."""
+    planner.answers["ComputePlan"] = lambda _: plans_pb2.ComputePlanResponse(
+        plan=builders.plan_message(0, deployment="")
+    )
+    await ask("compute_plan", WEIGHT, **MACHINE, mode="soft-hierarchical", spill=3)
+
+    (request,) = planner.requests
+    assert request.policy.mode == deployment_pb2.MODE_SOFT_HIERARCHICAL
+    assert request.policy.max_foreign_replicas == 3
+
+
 @pytest.mark.parametrize(
     ("load", "changes", "message"),
     [

@@ -87,6 +87,8 @@ async def _run(folder: Path, num_windows: int, seed: int, display: Display) -> l
             num_slots=288,
             num_expert_groups=1,
             mode="auto",
+            spill=0,
+            policy="",
             samples_per_window=_SAMPLES_PER_WINDOW,
             seed=seed,
         )

@@ -19,6 +19,7 @@ from expertplane_client import (
     UnavailableError,
 )
 from expertplane_client.balance import balance, initial_phy2log
+from expertplane_client.names import mode_enum_name
 
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ class FleetConfig:
 
     Attributes:
         num_participants: simulated nodes; divides `num_ranks`.
+        spill: replicas per layer that may leave their expert group's node, in soft-hierarchical
+            mode.
+        policy: algorithm that makes the plans; empty takes the planner's default.
         samples_per_window: samples after which the planner decides.
     """
 
@@ -53,6 +57,8 @@ class FleetConfig:
     num_slots: int
     num_expert_groups: int
     mode: str
+    spill: int
+    policy: str
     samples_per_window: int
     seed: int
 
@@ -178,7 +184,6 @@ class Fleet:
             InputError: another deployment of this name has other dimensions.
         """
         config = self._config
-        mode = deployment_pb2.Mode.Value(f"MODE_{config.mode.upper()}")
         spec = deployment_pb2.DeploymentSpec(
             model_name="simulated",
             layer_ids=range(self._num_layers),
@@ -189,7 +194,11 @@ class Fleet:
                 ranks_per_node=config.num_ranks // config.num_nodes,
                 slots_per_rank=config.num_slots // config.num_ranks,
             ),
-            policy=deployment_pb2.PolicySpec(mode=deployment_pb2.Mode.Name(mode)),
+            policy=deployment_pb2.PolicySpec(
+                name=config.policy,
+                mode=mode_enum_name(config.mode),
+                max_foreign_replicas=config.spill,
+            ),
             trigger=deployment_pb2.TriggerParameters(window_samples=config.samples_per_window),
         )
         try:

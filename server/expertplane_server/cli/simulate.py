@@ -66,6 +66,14 @@ _COUNT = click.IntRange(min=1)
     help="Keep expert groups on their node (hierarchical) or not (global).",
 )
 @click.option(
+    "--spill",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Replicas per layer that may leave their node, in soft-hierarchical mode.",
+)
+@click.option("--policy", default="", help="Algorithm that makes the plans; the planner's own.")
+@click.option(
     "--load", default="synthetic", show_default=True, help="A recording, or 'synthetic'."
 )
 @click.option("--preset", default="dsv3", show_default=True, help="Synthetic model: dsv3, glm52.")

@@ -55,6 +55,7 @@ class Mode(enum.StrEnum):
     AUTO = "auto"
     HIERARCHICAL = "hierarchical"
     GLOBAL = "global"
+    SOFT_HIERARCHICAL = "soft-hierarchical"
 
 
 class RolloutMode(enum.StrEnum):
@@ -107,9 +108,18 @@ class PolicyChoice:
     name: str = "deepseek"
     mode: Mode = Mode.AUTO
     seed: int = 0
+    max_foreign_replicas: int = 0
+    """Replicas per layer that may leave their expert group's node, in soft-hierarchical mode."""
 
     def __post_init__(self) -> None:
         _check(0 < len(self.name) <= 64, "policy.name", "1 to 64 characters", repr(self.name[:80]))
+        most = limits.MAX_SLOTS if self.mode is Mode.SOFT_HIERARCHICAL else 0
+        _check(
+            0 <= self.max_foreign_replicas <= most,
+            "policy.max_foreign_replicas",
+            f"at most {most} foreign replicas in {self.mode} mode",
+            self.max_foreign_replicas,
+        )
 
 
 def check_shapes(
@@ -132,10 +142,11 @@ def check_shapes(
         "num_logical_experts to be a multiple of num_expert_groups",
         f"{num_experts} and {num_expert_groups}",
     )
+    is_by_node = policy.mode in (Mode.HIERARCHICAL, Mode.SOFT_HIERARCHICAL)
     _check(
-        policy.mode is not Mode.HIERARCHICAL or num_expert_groups % topology.num_nodes == 0,
+        not is_by_node or num_expert_groups % topology.num_nodes == 0,
         "policy.mode",
-        "num_expert_groups to be a multiple of num_nodes in hierarchical mode",
+        f"num_expert_groups to be a multiple of num_nodes in {policy.mode} mode",
         f"{num_expert_groups} and {topology.num_nodes}",
     )
 

@@ -40,7 +40,7 @@ def main(connection: Connection, device: str, num_threads: int) -> None:
     Args:
         connection: jobs in, replies out.
         device: "auto", "cpu" or "cuda:N".
-        num_threads: CPU threads for torch.
+        num_threads: CPU threads to plan with.
     """
     # A solve has time; the event loop of the service has none.
     os.nice(10)
@@ -105,6 +105,7 @@ def run(job: SolveJob, device: torch.device) -> Solution:
         num_expert_groups=job.num_expert_groups,
         mode=Mode(job.policy.mode),
         policy=job.policy.name,
+        spill=job.policy.max_foreign_replicas,
         seed=job.policy.seed,
         device=device,
     )
@@ -133,6 +134,7 @@ def run(job: SolveJob, device: torch.device) -> Solution:
         moved_slots=moved_slots,
         evaluation=Evaluation.HELD_OUT if has_kept_back else Evaluation.IN_SAMPLE,
         solve_s=time.perf_counter() - start_s,
+        max_foreign_replicas=plan.spill,
     )
 
 

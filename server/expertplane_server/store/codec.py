@@ -44,7 +44,7 @@ def spec_from_json(text: str) -> DeploymentSpec:
     return DeploymentSpec(
         layer_ids=tuple(fields.pop("layer_ids")),
         topology=TopologySpec(**fields.pop("topology")),
-        policy=PolicyChoice(name=policy["name"], mode=Mode(policy["mode"]), seed=policy["seed"]),
+        policy=PolicyChoice(**policy | {"mode": Mode(policy["mode"])}),
         trigger=TriggerParameters(**fields.pop("trigger")),
         samples=SampleParameters(**fields.pop("samples")),
         rollout_mode=RolloutMode(fields.pop("rollout_mode")),
@@ -67,6 +67,7 @@ def provenance_to_json(draft: PlanDraft) -> str:
             "moved_slots": solution.moved_slots,
             "evaluation": solution.evaluation,
             "solve_s": solution.solve_s,
+            "max_foreign_replicas": solution.max_foreign_replicas,
         },
         sort_keys=True,
     )
@@ -92,6 +93,7 @@ def plan_from_row(row: dict[str, Any]) -> Plan:
         moved_slots=told["moved_slots"],
         evaluation=Evaluation(told["evaluation"]),
         solve_s=told["solve_s"],
+        max_foreign_replicas=told.get("max_foreign_replicas", 0),
     )
     draft = PlanDraft(
         deployment=row["deployment"],

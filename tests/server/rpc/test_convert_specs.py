@@ -38,6 +38,7 @@ def specs(draw: st.DrawFn) -> DeploymentSpec:
     ranks_per_node = draw(st.integers(1, 4))
     fewest = -(-experts // (num_nodes * ranks_per_node))
     window_samples = draw(st.integers(1, 256))
+    mode = draw(st.sampled_from(Mode))
     return DeploymentSpec(
         layer_ids=tuple(sorted(draw(st.sets(st.integers(0, 2**32 - 1), min_size=1, max_size=9)))),
         num_logical_experts=experts,
@@ -51,8 +52,9 @@ def specs(draw: st.DrawFn) -> DeploymentSpec:
         engine=draw(st.sampled_from(["", "vllm", "sglang", "tensorrt_llm"])),
         policy=PolicyChoice(
             name=draw(st.sampled_from(POLICIES)),
-            mode=draw(st.sampled_from(Mode)),
+            mode=mode,
             seed=draw(st.integers(0, 2**63 - 1)),
+            max_foreign_replicas=draw(st.integers(0, 99 * (mode is Mode.SOFT_HIERARCHICAL))),
         ),
         trigger=TriggerParameters(
             window_samples=window_samples,
@@ -81,7 +83,9 @@ def test_defaults() -> None:
 
     assert read.num_expert_groups == 1
     assert (read.engine, read.rollout_mode) == ("", RolloutMode.ADVISORY)
-    assert read.policy == PolicyChoice(name="deepseek", mode=Mode.AUTO, seed=0)
+    assert read.policy == PolicyChoice(
+        name="deepseek", mode=Mode.AUTO, seed=0, max_foreign_replicas=0
+    )
     assert read.trigger == TriggerParameters(
         window_samples=16, max_window_s=600, min_samples=1, cooldown_s=0, min_gain=0.01
     )
@@ -105,6 +109,14 @@ def test_defaults() -> None:
         ("spec.policy.name", {"policy": pb.PolicySpec(name="magic")}),
         ("spec.policy.seed", {"policy": pb.PolicySpec(seed=2**63)}),
         ("spec.policy.mode", {"policy": pb.PolicySpec(mode=9)}),  # type: ignore[arg-type]
+        (
+            "spec.policy.max_foreign_replicas",
+            {"policy": pb.PolicySpec(mode=pb.MODE_HIERARCHICAL, max_foreign_replicas=1)},
+        ),
+        (
+            "spec.policy.max_foreign_replicas",
+            {"policy": pb.PolicySpec(mode=pb.MODE_SOFT_HIERARCHICAL, max_foreign_replicas=2**20)},
+        ),
         ("spec.rollout.mode", {"rollout": pb.RolloutParameters(mode=-1)}),  # type: ignore[arg-type]
         ("spec.trigger.window_samples", {"trigger": pb.TriggerParameters(window_samples=0)}),
         (
@@ -143,8 +155,6 @@ UNSERVED: dict[str, Any] = {
     },
     "spec.engine.max_replicas_per_expert": {"engine": pb.EngineProfile(max_replicas_per_expert=2)},
     "spec.policy.parameters": {"policy": pb.PolicySpec(parameters={"starts": "8"})},
-    "spec.policy.mode": {"policy": pb.PolicySpec(mode=pb.MODE_SOFT_HIERARCHICAL)},
-    "spec.policy.max_foreign_replicas": {"policy": pb.PolicySpec(max_foreign_replicas=1)},
     "spec.policy.max_moved_slots_per_layer": {
         "policy": pb.PolicySpec(max_moved_slots_per_layer=0)
     },
@@ -172,14 +182,13 @@ def test_unserved(field: str) -> None:
 
 def test_every_field_is_served_or_refused() -> None:
     """No field of a spec is passed over in silence: what is not read back is refused."""
-    served = _paths(spec_to(builders.spec(engine="vllm", model_name="m")), "spec.")
+    # Zero and empty are left out on the wire, so that every field gets another value.
+    policy = PolicyChoice(mode=Mode.SOFT_HIERARCHICAL, seed=1, max_foreign_replicas=1)
+    served = _paths(spec_to(builders.spec(engine="vllm", model_name="m", policy=policy)), "spec.")
     known = served | set(UNSERVED)
 
     fields = _field_paths(pb.DeploymentSpec.DESCRIPTOR, "spec.")
-    assert {f for f in fields if not any(f == k or f.startswith(k + ".") for k in known)} == {
-        # Zero and empty are left out on the wire.
-        "spec.policy.seed",
-    }
+    assert not {f for f in fields if not any(f == k or f.startswith(k + ".") for k in known)}
 
 
 @given(raw=st.binary(max_size=200))

@@ -75,6 +75,13 @@ BAD_CREATIONS: dict[str, tuple[str, Any]] = {
             policy=deployment_pb2.PolicySpec(mode=deployment_pb2.MODE_HIERARCHICAL),
         ),
     ),
+    "soft-hierarchical": (
+        "spec.policy.mode",
+        creation(
+            topology=messages.topology(num_nodes=2),
+            policy=deployment_pb2.PolicySpec(mode=deployment_pb2.MODE_SOFT_HIERARCHICAL),
+        ),
+    ),
     "unknown enum": (
         "spec.policy.mode",
         creation(policy=deployment_pb2.PolicySpec(mode=99)),  # type: ignore[arg-type]

@@ -245,6 +245,18 @@ def test_damaged_spec(path: Path, text: str) -> None:
         store.deployments()
 
 
+def test_spec_of_an_earlier_release(path: Path) -> None:
+    """A spec from before a field existed has the field's default."""
+    fill(path)
+    execute(
+        path, "UPDATE deployments SET spec = json_remove(spec, '$.policy.max_foreign_replicas')"
+    )
+
+    with opened(path) as store:
+        (deployment,) = store.deployments()
+        assert deployment.spec == builders.spec()
+
+
 def test_spec_that_breaks_a_rule(path: Path) -> None:
     """A stored spec is checked like any other."""
     fill(path)

@@ -143,7 +143,12 @@ def deployment_to(group: Group) -> deployment_pb2.Deployment:
 def _solution_metadata(solution: Solution) -> plan_pb2.PlanMetadata:
     """Writes what a solve alone knows."""
     num_layers, num_slots = solution.phy2log.shape
-    policy = PolicyChoice(name=solution.policy, mode=solution.mode, seed=solution.seed)
+    policy = PolicyChoice(
+        name=solution.policy,
+        mode=solution.mode,
+        seed=solution.seed,
+        max_foreign_replicas=solution.max_foreign_replicas,
+    )
     return plan_pb2.PlanMetadata(
         digest=solution.digest,
         num_layers=num_layers,

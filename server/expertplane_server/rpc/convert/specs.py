@@ -29,11 +29,13 @@ MODES = {
     pb.MODE_AUTO: Mode.AUTO,
     pb.MODE_HIERARCHICAL: Mode.HIERARCHICAL,
     pb.MODE_GLOBAL: Mode.GLOBAL,
+    pb.MODE_SOFT_HIERARCHICAL: Mode.SOFT_HIERARCHICAL,
 }
 MODES_OUT = {
     Mode.AUTO: pb.MODE_AUTO,
     Mode.HIERARCHICAL: pb.MODE_HIERARCHICAL,
     Mode.GLOBAL: pb.MODE_GLOBAL,
+    Mode.SOFT_HIERARCHICAL: pb.MODE_SOFT_HIERARCHICAL,
 }
 _ROLLOUTS = {
     pb.ROLLOUT_MODE_UNSPECIFIED: RolloutMode.ADVISORY,
@@ -59,7 +61,7 @@ _UNSERVED_ENGINE = (
     "forbid_moves_inside_rank",
     "max_replicas_per_expert",
 )
-_UNSERVED_POLICY = ("parameters", "max_foreign_replicas", "max_moved_slots_per_layer")
+_UNSERVED_POLICY = ("parameters", "max_moved_slots_per_layer")
 _UNSERVED_SPEC = (
     "forecast",
     "trigger.horizon_s",
@@ -108,7 +110,12 @@ def policy_from(message: pb.PolicySpec, policies: Collection[str]) -> PolicyChoi
             f"Expected a seed below 2^63, got {message.seed}.", field="policy.seed"
         )
     mode = enum_member(message.mode, pb.Mode, MODES, "policy.mode")
-    return PolicyChoice(name=name, mode=mode, seed=message.seed)
+    return PolicyChoice(
+        name=name,
+        mode=mode,
+        seed=message.seed,
+        max_foreign_replicas=message.max_foreign_replicas,
+    )
 
 
 def engine_from(message: pb.EngineProfile) -> str:
@@ -186,7 +193,12 @@ def spec_to(spec: DeploymentSpec) -> pb.DeploymentSpec:
 
 def policy_to(policy: PolicyChoice) -> pb.PolicySpec:
     """Writes a policy."""
-    return pb.PolicySpec(name=policy.name, mode=MODES_OUT[policy.mode], seed=policy.seed)
+    return pb.PolicySpec(
+        name=policy.name,
+        mode=MODES_OUT[policy.mode],
+        seed=policy.seed,
+        max_foreign_replicas=policy.max_foreign_replicas,
+    )
 
 
 def _present(message: Message) -> dict[str, Any]:
