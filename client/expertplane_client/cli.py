@@ -14,11 +14,13 @@ from expertplane.v1 import decision_pb2, plan_pb2
 from .balance import balance
 from .blocking import BlockingClient
 from .console import (
+    SOFT_MODE,
     LoadOptions,
     SolvedPlan,
     address_option,
     deliver,
     errors_in_one_line,
+    foreign_replicas,
     json_option,
     load_options,
     print_table,
@@ -172,7 +174,9 @@ def explain(deployment: str, limit: int, address: str, is_json: bool) -> None:
 def compute_plan(options: LoadOptions, address: str) -> None:
     """Let a running planner plan for LOADFILE; it stores nothing."""
     with errors_in_one_line(), _connect(address) as client:
-        recording = read_load(options.loadfile, options.layer_ids)
+        recording = read_load(
+            options.loadfile, options.layer_ids, input_format=options.input_format
+        )
         deliver(options, recording, _solve(client, options, recording))
 
 
@@ -185,14 +189,13 @@ def _solve(client: BlockingClient, options: LoadOptions, recording: Recording) -
         num_expert_groups=options.num_expert_groups,
         mode=options.mode,
         policy=options.policy,
+        spill=options.spill or 0,
         seed=options.seed,
     )
     # Scored here, so that the figures are about this very recording whatever the planner tells.
     after = balance(recording.weight(), plan.phy2log, options.num_ranks)
     return SolvedPlan(
         phy2log=plan.phy2log,
-        log2phy=plan.log2phy(),
-        logcnt=plan.logcnt(),
         policy=plan.policy,
         parameters=plan.parameters,
         mode=plan.mode,
@@ -201,6 +204,16 @@ def _solve(client: BlockingClient, options: LoadOptions, recording: Recording) -
         per_layer=after.per_layer,
         solve_s=plan.solve_s,
         digest=plan.digest,
+        foreign_replicas=(
+            foreign_replicas(
+                plan.phy2log,
+                num_logical_experts=recording.num_logical_experts,
+                num_expert_groups=options.num_expert_groups,
+                num_nodes=options.num_nodes,
+            )
+            if plan.mode == SOFT_MODE
+            else None
+        ),
     )
 
 

@@ -21,6 +21,7 @@ ENTRY_POINTS = "expertplane.commands"
 
 _SHORT_HELP: Mapping[str, str] = MappingProxyType(
     {
+        "compare": "Compare policies on a recorded load.",
         "compute-plan": "Let a running planner plan for a recorded load.",
         "demo": "Run a planner and simulated participants in one process.",
         "explain": "Show what the planner decided, and why.",
@@ -31,6 +32,7 @@ _SHORT_HELP: Mapping[str, str] = MappingProxyType(
         "show": "Show a plan, or write it to a file.",
         "simulate": "Run simulated participants against a planner.",
         "status": "Show the deployments of a planner.",
+        "sweep": "Show what redundant experts, or foreign replicas, buy on a recorded load.",
         "watch": "Print plans as they are committed.",
     }
 )

@@ -13,10 +13,12 @@ from click.testing import CliRunner, Result
 
 from expertplane.v1 import (
     decision_pb2,
+    deployment_pb2,
     deployment_service_pb2 as deployments_pb2,
     plan_service_pb2 as plans_pb2,
 )
 from expertplane_client import cli
+from expertplane_client.formats import read_load, write_load
 
 from . import builders
 from .scripted_planner import PATIENCE_S, ScriptedPlanner
@@ -204,6 +206,103 @@ async def test_a_plan_is_computed_by_a_planner(
     assert found["per_layer"] == pytest.approx([4.5 / 5, 5 / 8.5])
     assert found["balancedness"] == pytest.approx(9.5 / 13.5)
     assert {"phy2log", "log2phy", "logcnt"} == set(np.load(output))
+
+
+async def test_soft_mode_is_passed_on(planner: ScriptedPlanner, tmp_path: Path) -> None:
+    """The planner is asked for the spill; what lies away from home is counted here."""
+    asked = []
+
+    def answer(request: plans_pb2.ComputePlanRequest) -> plans_pb2.ComputePlanResponse:
+        asked.append(request.policy)
+        plan = builders.plan_message(0, deployment="")
+        plan.metadata.policy.mode = request.policy.mode
+        return plans_pb2.ComputePlanResponse(plan=plan)
+
+    planner.answers["ComputePlan"] = answer
+    load, report = tmp_path / "load.npz", tmp_path / "report.json"
+    np.savez(load, weight=np.array([[4, 3, 2], [1, 1, 8]]))
+    result = await run(
+        cli.compute_plan,
+        *(str(load), "--ranks", "2", "--nodes", "2", "--slots", "4", "--expert-groups", "3"),
+        *("--mode", "soft-hierarchical", "--spill", "2", "--report", str(report)),
+        *("--address", planner.address),
+    )
+
+    assert result.exit_code == 0, result.output
+    (policy,) = asked
+    assert policy.mode == deployment_pb2.MODE_SOFT_HIERARCHICAL
+    assert policy.max_foreign_replicas == 2
+    found = json.loads(report.read_text())
+    assert (found["mode"], found["spill"]) == ("soft-hierarchical", 2)
+    # Nodes hold 0, 1 | 2, 0 and 2, 1 | 0, 1: every expert is a group, one has a copy away.
+    assert found["foreign_replicas"] == [1, 1]
+
+
+async def test_an_engine_checks_what_a_planner_says(
+    planner: ScriptedPlanner, tmp_path: Path
+) -> None:
+    """Whatever planner made it, a plan that the engine would refuse is not written."""
+    plan = builders.plan_message(0, rows=((0, 0, 1, 2), (2, 1, 0, 1)), deployment="")
+    planner.answers["ComputePlan"] = lambda _: plans_pb2.ComputePlanResponse(plan=plan)
+    load, output = tmp_path / "load.npz", tmp_path / "plan.json"
+    np.savez(load, weight=np.array([[4, 3, 2], [1, 1, 8]]))
+    arguments = (
+        *(str(load), "--ranks", "2", "--slots", "4", "--output", str(output)),
+        *("--output-format", "json", "--address", planner.address),
+    )
+    result = await run(cli.compute_plan, *arguments, "--engine", "ascend")
+
+    assert result.exit_code == 1
+    assert "vLLM-Ascend" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not output.exists()
+    assert (await run(cli.compute_plan, *arguments)).exit_code == 0
+    assert output.exists()
+
+
+async def test_a_name_of_another_format_is_refused_before_the_planner_is_asked(
+    planner: ScriptedPlanner, tmp_path: Path
+) -> None:
+    """What vLLM's writer would refuse in the end costs no solve, and not even a read."""
+    asked = []
+
+    def answer(request: plans_pb2.ComputePlanRequest) -> plans_pb2.ComputePlanResponse:
+        asked.append(request)
+        return plans_pb2.ComputePlanResponse(plan=builders.plan_message(0, deployment=""))
+
+    planner.answers["ComputePlan"] = answer
+    load, output = tmp_path / "load.npz", tmp_path / "plan.json"
+    np.savez(load, weight=np.array([[4, 3, 2], [1, 1, 8]]))
+    arguments = (str(load), "--ranks", "2", "--slots", "4", "--address", planner.address)
+    refused = await run(cli.compute_plan, *arguments, "--engine", "vllm", "--output", str(output))
+
+    assert (refused.exit_code, asked) == (1, [])
+    assert "the format vllm" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    assert (await run(cli.compute_plan, *arguments)).exit_code == 0
+    assert len(asked) == 1
+
+
+async def test_a_folder_of_load_is_sent_like_a_file(
+    planner: ScriptedPlanner, tmp_path: Path
+) -> None:
+    """The planner gets the same counts from TensorRT-LLM's folder as from the file behind it."""
+    asked = []
+
+    def answer(request: plans_pb2.ComputePlanRequest) -> plans_pb2.ComputePlanResponse:
+        asked.append(request)
+        return plans_pb2.ComputePlanResponse(plan=builders.plan_message(0, deployment=""))
+
+    planner.answers["ComputePlan"] = answer
+    load, folder = tmp_path / "load.npz", tmp_path / "statistics"
+    np.savez(load, weight=np.array([[4, 3, 2], [1, 1, 8]]))
+    write_load(folder, read_load(load), output_format="trtllm")
+    for path in (load, folder):
+        arguments = (str(path), "--ranks", "2", "--slots", "4", "--address", planner.address)
+        assert (await run(cli.compute_plan, *arguments)).exit_code == 0
+
+    of_file, of_folder = asked
+    assert of_file == of_folder
 
 
 async def test_a_planner_that_is_away_is_one_line() -> None:

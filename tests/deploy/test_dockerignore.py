@@ -60,7 +60,7 @@ def test_what_the_wheel_is_made_of_reaches_the_build() -> None:
         path.relative_to(ROOT).as_posix()
         for package in wheel["packages"]
         for path in (ROOT / package).rglob("*.py*")
-        if path.suffix != ".pyc"
+        if "__pycache__" not in path.parts
     ]
 
     needed = ["pyproject.toml", project["readme"], *project["license-files"], *modules]

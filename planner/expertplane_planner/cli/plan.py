@@ -1,4 +1,4 @@
-"""The planner's offline command. Needs click, rich and torch."""
+"""`expertplane plan`: a plan for a recorded load."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from expertplane_client.console import (
     load_options,
 )
 from expertplane_client.formats import read_load
-
-from .errors import PlannerError
+from expertplane_planner.errors import PlannerError
 
 
 if TYPE_CHECKING:
@@ -27,33 +26,19 @@ if TYPE_CHECKING:
 def plan(options: LoadOptions) -> None:
     """Plan for LOADFILE, here and now; needs no running planner."""
     with errors_in_one_line(PlannerError):
-        recording = read_load(options.loadfile, options.layer_ids)
+        recording = read_load(
+            options.loadfile, options.layer_ids, input_format=options.input_format
+        )
         deliver(options, recording, _solve(options, recording))
 
 
 def _solve(options: LoadOptions, recording: Recording) -> SolvedPlan:
-    import torch
+    from .problem import problem_from, soft_foreign_replicas, solve_problem
 
-    from .model import ExpertLoad, Mode, Topology
-    from .solve import solve
-
-    solved = solve(
-        ExpertLoad(torch.tensor(recording.samples)),
-        Topology(
-            num_nodes=options.num_nodes,
-            num_ranks=options.num_ranks,
-            num_slots=options.num_slots,
-        ),
-        num_expert_groups=options.num_expert_groups,
-        mode=Mode(options.mode),
-        policy=options.policy,
-        seed=options.seed,
-    )
-    placement = solved.placement
+    problem = problem_from(options, recording, num_slots=options.num_slots)
+    solved = solve_problem(problem, options.policy)
     return SolvedPlan(
-        phy2log=placement.phy2log.numpy(),
-        log2phy=placement.log2phy().numpy(),
-        logcnt=placement.logcnt().numpy(),
+        phy2log=solved.placement.phy2log.numpy(),
         policy=solved.policy,
         parameters=solved.policy_params,
         mode=str(solved.mode),
@@ -62,4 +47,5 @@ def _solve(options: LoadOptions, recording: Recording) -> SolvedPlan:
         per_layer=solved.balance.per_layer,
         solve_s=solved.seconds,
         digest=solved.digest,
+        foreign_replicas=soft_foreign_replicas(solved),
     )

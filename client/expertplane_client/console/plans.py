@@ -1,0 +1,198 @@
+"""A plan as the commands show and write it, wherever it was made. Needs click and rich."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+from rich.table import Table
+
+from expertplane_client.balance import Balance, balance, initial_phy2log
+from expertplane_client.formats import (
+    PlacementMap,
+    engine_profile,
+    write_placement,
+    write_report,
+)
+
+from .output import print_notes, print_table
+
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from expertplane_client.formats import Recording
+
+    from .problems import LoadOptions, ProblemOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SolvedPlan:
+    """A plan, with what is told about it."""
+
+    phy2log: NDArray[np.integer[Any]]
+    """[num_layers, num_slots], the logical expert of every slot."""
+
+    policy: str
+    """The algorithm that made it."""
+
+    parameters: Mapping[str, Any]
+    """Its parameters by name."""
+
+    mode: str
+    """The mode that was really used."""
+
+    seed: int
+    """Seed given to the policy."""
+
+    balancedness: float
+    """Sum over layers of mean rank load over the sum of maxima, under the recording."""
+
+    per_layer: tuple[float, ...]
+    """Mean over maximum rank load of each layer, under the recording."""
+
+    solve_s: float
+    """Time that the solver took, in seconds."""
+
+    digest: str
+    """Lowercase hex sha256 of phy2log."""
+
+    foreign_replicas: tuple[int, ...] | None = None
+    """Replicas of each layer away from their expert group's node; None outside soft mode."""
+
+    version: int | None = None
+    """Number of the plan; None when nothing is stored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Start:
+    """What the placement that needs no load would do, to compare with."""
+
+    balance: Balance
+    num_duplicates: int
+
+
+def deliver(options: LoadOptions, recording: Recording, solved: SolvedPlan) -> None:
+    """Writes what was asked for and prints a summary.
+
+    Args:
+        options: What the user said.
+        recording: What was planned for.
+        solved: The plan.
+
+    Raises:
+        FormatError: the engine would not take the plan, or an output cannot be written.
+    """
+    placement = PlacementMap(
+        phy2log=solved.phy2log.astype(np.int64),
+        num_logical_experts=recording.num_logical_experts,
+        num_ranks=options.num_ranks,
+        layer_ids=recording.layer_ids,
+        num_rows=recording.num_rows,
+        source=f"the plan of {solved.policy}",
+    )
+    if options.engine is not None:
+        engine_profile(options.engine).check(placement)
+    start_map = initial_phy2log(
+        recording.num_layers, recording.num_logical_experts, options.num_slots
+    )
+    start = _Start(
+        balance=balance(recording.weight(), start_map, options.num_ranks),
+        num_duplicates=_num_duplicates(start_map, options.num_ranks),
+    )
+    if options.output is not None:
+        write_placement(options.output, placement, output_format=options.written_format)
+    if options.report is not None:
+        write_report(options.report, _report(options, recording, solved, start))
+    _print_summary(options, recording, solved, start)
+
+
+def dimensions(
+    options: ProblemOptions, recording: Recording, *, num_slots: int | None = None
+) -> dict[str, Any]:
+    """Returns the sizes of a problem by name, for reports and JSON.
+
+    Args:
+        options: The machine.
+        recording: The load.
+        num_slots: Slots per layer over all ranks; None leaves them out.
+    """
+    slots = {} if num_slots is None else {"num_slots": num_slots}
+    return {
+        "num_samples": recording.num_samples,
+        "num_layers": recording.num_layers,
+        "num_logical_experts": recording.num_logical_experts,
+        "num_expert_groups": options.num_expert_groups,
+        "num_nodes": options.num_nodes,
+        "num_ranks": options.num_ranks,
+        **slots,
+        "layer_ids": list(recording.layer_ids),
+    }
+
+
+def _report(
+    options: LoadOptions, recording: Recording, solved: SolvedPlan, start: _Start
+) -> Mapping[str, Any]:
+    foreign = (
+        {}
+        if solved.foreign_replicas is None
+        else {"spill": options.spill, "foreign_replicas": list(solved.foreign_replicas)}
+    )
+    return {
+        "policy": solved.policy,
+        "parameters": dict(solved.parameters),
+        "mode": solved.mode,
+        "seed": solved.seed,
+        "balancedness": solved.balancedness,
+        "per_layer": list(solved.per_layer),
+        "balancedness_before": start.balance.balancedness,
+        "duplicates": _num_duplicates(solved.phy2log, options.num_ranks),
+        **foreign,
+        "seconds": solved.solve_s,
+        "version": solved.version,
+        "sha256": solved.digest,
+        **dimensions(options, recording, num_slots=options.num_slots),
+    }
+
+
+def _print_summary(
+    options: LoadOptions, recording: Recording, solved: SolvedPlan, start: _Start
+) -> None:
+    table = Table(title=f"{solved.policy}, {solved.mode}", title_justify="left")
+    table.add_column("")
+    table.add_column("before", justify="right")
+    table.add_column("after", justify="right")
+    before, after = (
+        start.balance,
+        Balance(balancedness=solved.balancedness, per_layer=solved.per_layer),
+    )
+    for name, old, new in (
+        ("balancedness", before.balancedness, after.balancedness),
+        ("  mean of layers", before.mean, after.mean),
+        ("  worst layer", before.minimum, after.minimum),
+    ):
+        table.add_row(name, f"{old:.4f}", f"{new:.4f}")
+    num_duplicates = _num_duplicates(solved.phy2log, options.num_ranks)
+    table.add_row("duplicates on a rank", str(start.num_duplicates), str(num_duplicates))
+    if solved.foreign_replicas is not None:
+        table.add_row("foreign replicas, most in a layer", "", str(max(solved.foreign_replicas)))
+    print_table(table)
+    click.echo(
+        f"{recording.num_layers} layers x {recording.num_logical_experts} experts -> "
+        f"{options.num_slots} slots on {options.num_ranks} ranks "
+        f"in {solved.solve_s:.3f} s, sha256 {solved.digest[:12]}"
+    )
+    for path in (options.output, options.report):
+        if path is not None:
+            click.echo(f"wrote {path}")
+    print_notes(recording)
+
+
+def _num_duplicates(phy2log: NDArray[np.integer[Any]], num_ranks: int) -> int:
+    """Returns the slots, over all layers, whose expert their rank holds already."""
+    residents = np.sort(phy2log.reshape(len(phy2log), num_ranks, -1), axis=2)
+    return int((residents[..., 1:] == residents[..., :-1]).sum())
