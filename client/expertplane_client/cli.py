@@ -25,7 +25,7 @@ from .console import (
     load_options,
     print_table,
 )
-from .formats import read_load, write_plan_npz
+from .formats import check_placement_path, write_plan_npz
 from .names import bare_name
 
 
@@ -96,6 +96,9 @@ def show(
     deployment: str, version: int | None, output: Path | None, address: str, is_json: bool
 ) -> None:
     """Show a plan of DEPLOYMENT, or write it to a file."""
+    with errors_in_one_line():
+        if output is not None:
+            check_placement_path(output, output_format="npz")
     with errors_in_one_line(), _connect(address) as client:
         plan = client.get_plan(deployment, version)
         if output is not None:
@@ -169,14 +172,12 @@ def explain(deployment: str, limit: int, address: str, is_json: bool) -> None:
 
 
 @click.command("compute-plan")
-@load_options
+@load_options()
 @address_option
 def compute_plan(options: LoadOptions, address: str) -> None:
     """Let a running planner plan for LOADFILE; it stores nothing."""
     with errors_in_one_line(), _connect(address) as client:
-        recording = read_load(
-            options.loadfile, options.layer_ids, input_format=options.input_format
-        )
+        recording = options.read()
         deliver(options, recording, _solve(client, options, recording))
 
 
@@ -267,6 +268,7 @@ def _plan_description(plan: Plan) -> dict[str, Any]:
         "reason": plan.reason,
         "policy": plan.policy,
         "mode": plan.mode,
+        "spill": plan.spill,
         "seed": plan.seed,
         "balancedness": plan.balancedness,
         "per_layer": list(plan.per_layer),

@@ -28,11 +28,13 @@ _SHORT_HELP: Mapping[str, str] = MappingProxyType(
         "health": "Ask a planner whether it serves.",
         "plan": "Plan for a recorded load, here and now.",
         "plans": "List the plans of a deployment.",
+        "replay": "Compare policies on load that they have not seen.",
         "serve": "Run the planner.",
         "show": "Show a plan, or write it to a file.",
         "simulate": "Run simulated participants against a planner.",
         "status": "Show the deployments of a planner.",
         "sweep": "Show what redundant experts, or foreign replicas, buy on a recorded load.",
+        "trace": "Write synthetic load.",
         "watch": "Print plans as they are committed.",
     }
 )

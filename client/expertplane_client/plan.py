@@ -74,6 +74,9 @@ class Plan:
     mode: str = "unspecified"
     """The mode that was really used, such as "hierarchical"."""
 
+    spill: int = 0
+    """Replicas per layer that were allowed to leave their expert group's node."""
+
     seed: int = 0
     """Seed given to the policy."""
 
@@ -168,6 +171,7 @@ def _fields(metadata: plan_pb2.PlanMetadata) -> dict[str, Any]:
         "policy": metadata.policy.name,
         "parameters": dict(metadata.policy.parameters),
         "mode": mode_name(metadata.policy.mode),
+        "spill": metadata.policy.max_foreign_replicas,
         "seed": metadata.policy.seed,
         "reason": bare_name(decision_pb2.DecisionReason, metadata.reason),
         "balancedness": metadata.predicted.balancedness,

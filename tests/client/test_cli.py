@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
 from expertplane.v1 import (
     decision_pb2,
@@ -18,23 +17,14 @@ from expertplane.v1 import (
     plan_service_pb2 as plans_pb2,
 )
 from expertplane_client import cli
-from expertplane_client.formats import read_load, write_load
 
 from . import builders
+from .commands import run
 from .scripted_planner import PATIENCE_S, ScriptedPlanner
 
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import click
-
-
-async def run(command: click.Command, *arguments: str, env: Any = None) -> Result:
-    """Runs a command in a thread, while the planner serves in this one."""
-    return await asyncio.to_thread(
-        CliRunner().invoke, command, list(arguments), env=env or {}, catch_exceptions=False
-    )
 
 
 @pytest.fixture
@@ -75,9 +65,6 @@ async def busy_planner(planner: ScriptedPlanner) -> ScriptedPlanner:
             plan=builders.plan_message(request.version or 2)
         ),
         "ExplainDecisions": lambda _: plans_pb2.ExplainDecisionsResponse(decisions=[decision]),
-        "ComputePlan": lambda _: plans_pb2.ComputePlanResponse(
-            plan=builders.plan_message(0, deployment="")
-        ),
     }
     return planner
 
@@ -139,9 +126,25 @@ async def test_a_plan_is_shown_and_written(busy_planner: ScriptedPlanner, tmp_pa
 
     assert "deepseek" in table.stdout
     assert (document["version"], document["sha256"]) == (1, builders.PINNED_DIGEST)
+    assert (document["mode"], document["spill"]) == ("global", 0)
     with np.load(output) as found:
         np.testing.assert_array_equal(builders.phy2log(), found["phy2log"])
         assert found["log2phy"].shape == (2, 3, 2)
+
+
+async def test_a_plan_tells_its_spill(planner: ScriptedPlanner) -> None:
+    """Soft-hierarchical mode means little without the number of replicas that may leave."""
+    message = builders.plan_message(1)
+    message.metadata.policy.mode = deployment_pb2.MODE_SOFT_HIERARCHICAL
+    message.metadata.policy.max_foreign_replicas = 12
+    planner.answers["GetPlan"] = lambda _: plans_pb2.GetPlanResponse(plan=message)
+    arguments = (builders.DEPLOYMENT, "--address", planner.address)
+    lines = [line.split() for line in (await run(cli.show, *arguments)).stdout.splitlines()]
+    document = json.loads((await run(cli.show, *arguments, "--json")).stdout)
+
+    assert ["mode", "soft-hierarchical"] in lines
+    assert ["spill", "12"] in lines
+    assert (document["mode"], document["spill"]) == ("soft-hierarchical", 12)
 
 
 async def test_a_watch_prints_plans_as_they_come(planner: ScriptedPlanner) -> None:
@@ -175,136 +178,6 @@ async def test_decisions_are_explained(busy_planner: ScriptedPlanner) -> None:
     ) == ("PUBLISHED", 0.12, 3, 2)
 
 
-async def test_a_plan_is_computed_by_a_planner(
-    busy_planner: ScriptedPlanner, tmp_path: Path
-) -> None:
-    """The outputs are those of the offline command: three maps, and a report about the load."""
-    load, output, report = (tmp_path / name for name in ("load.npz", "plan.npz", "report.json"))
-    np.savez(load, weight=np.array([[0, 0, 0], [4, 3, 2], [1, 1, 8]]))
-    result = await run(
-        cli.compute_plan,
-        *(str(load), "--ranks", "2", "--slots", "4", "--layer-ids", "1-2", "--mode", "global"),
-        *("--seed", "7", "--output", str(output), "--report", str(report)),
-        *("--address", busy_planner.address),
-    )
-
-    assert result.exit_code == 0, result.output
-    assert "2 layers x 3 experts -> 4 slots on 2 ranks" in result.stdout
-    found = json.loads(report.read_text())
-    assert {
-        "policy": "deepseek",
-        "mode": "global",
-        "seed": 7,
-        "version": None,
-        "sha256": builders.PINNED_DIGEST,
-        "layer_ids": [1, 2],
-        "num_ranks": 2,
-        "num_slots": 4,
-        "seconds": 0.25,
-    }.items() <= found.items()
-    # Layer 1: ranks carry 2+3 and 2+2. Layer 2: 8+0.5 and 1+0.5.
-    assert found["per_layer"] == pytest.approx([4.5 / 5, 5 / 8.5])
-    assert found["balancedness"] == pytest.approx(9.5 / 13.5)
-    assert {"phy2log", "log2phy", "logcnt"} == set(np.load(output))
-
-
-async def test_soft_mode_is_passed_on(planner: ScriptedPlanner, tmp_path: Path) -> None:
-    """The planner is asked for the spill; what lies away from home is counted here."""
-    asked = []
-
-    def answer(request: plans_pb2.ComputePlanRequest) -> plans_pb2.ComputePlanResponse:
-        asked.append(request.policy)
-        plan = builders.plan_message(0, deployment="")
-        plan.metadata.policy.mode = request.policy.mode
-        return plans_pb2.ComputePlanResponse(plan=plan)
-
-    planner.answers["ComputePlan"] = answer
-    load, report = tmp_path / "load.npz", tmp_path / "report.json"
-    np.savez(load, weight=np.array([[4, 3, 2], [1, 1, 8]]))
-    result = await run(
-        cli.compute_plan,
-        *(str(load), "--ranks", "2", "--nodes", "2", "--slots", "4", "--expert-groups", "3"),
-        *("--mode", "soft-hierarchical", "--spill", "2", "--report", str(report)),
-        *("--address", planner.address),
-    )
-
-    assert result.exit_code == 0, result.output
-    (policy,) = asked
-    assert policy.mode == deployment_pb2.MODE_SOFT_HIERARCHICAL
-    assert policy.max_foreign_replicas == 2
-    found = json.loads(report.read_text())
-    assert (found["mode"], found["spill"]) == ("soft-hierarchical", 2)
-    # Nodes hold 0, 1 | 2, 0 and 2, 1 | 0, 1: every expert is a group, one has a copy away.
-    assert found["foreign_replicas"] == [1, 1]
-
-
-async def test_an_engine_checks_what_a_planner_says(
-    planner: ScriptedPlanner, tmp_path: Path
-) -> None:
-    """Whatever planner made it, a plan that the engine would refuse is not written."""
-    plan = builders.plan_message(0, rows=((0, 0, 1, 2), (2, 1, 0, 1)), deployment="")
-    planner.answers["ComputePlan"] = lambda _: plans_pb2.ComputePlanResponse(plan=plan)
-    load, output = tmp_path / "load.npz", tmp_path / "plan.json"
-    np.savez(load, weight=np.array([[4, 3, 2], [1, 1, 8]]))
-    arguments = (
-        *(str(load), "--ranks", "2", "--slots", "4", "--output", str(output)),
-        *("--output-format", "json", "--address", planner.address),
-    )
-    result = await run(cli.compute_plan, *arguments, "--engine", "ascend")
-
-    assert result.exit_code == 1
-    assert "vLLM-Ascend" in result.stderr
-    assert len(result.stderr.splitlines()) == 1
-    assert not output.exists()
-    assert (await run(cli.compute_plan, *arguments)).exit_code == 0
-    assert output.exists()
-
-
-async def test_a_name_of_another_format_is_refused_before_the_planner_is_asked(
-    planner: ScriptedPlanner, tmp_path: Path
-) -> None:
-    """What vLLM's writer would refuse in the end costs no solve, and not even a read."""
-    asked = []
-
-    def answer(request: plans_pb2.ComputePlanRequest) -> plans_pb2.ComputePlanResponse:
-        asked.append(request)
-        return plans_pb2.ComputePlanResponse(plan=builders.plan_message(0, deployment=""))
-
-    planner.answers["ComputePlan"] = answer
-    load, output = tmp_path / "load.npz", tmp_path / "plan.json"
-    np.savez(load, weight=np.array([[4, 3, 2], [1, 1, 8]]))
-    arguments = (str(load), "--ranks", "2", "--slots", "4", "--address", planner.address)
-    refused = await run(cli.compute_plan, *arguments, "--engine", "vllm", "--output", str(output))
-
-    assert (refused.exit_code, asked) == (1, [])
-    assert "the format vllm" in refused.stderr
-    assert len(refused.stderr.splitlines()) == 1
-    assert (await run(cli.compute_plan, *arguments)).exit_code == 0
-    assert len(asked) == 1
-
-
-async def test_a_folder_of_load_is_sent_like_a_file(
-    planner: ScriptedPlanner, tmp_path: Path
-) -> None:
-    """The planner gets the same counts from TensorRT-LLM's folder as from the file behind it."""
-    asked = []
-
-    def answer(request: plans_pb2.ComputePlanRequest) -> plans_pb2.ComputePlanResponse:
-        asked.append(request)
-        return plans_pb2.ComputePlanResponse(plan=builders.plan_message(0, deployment=""))
-
-    planner.answers["ComputePlan"] = answer
-    load, folder = tmp_path / "load.npz", tmp_path / "statistics"
-    np.savez(load, weight=np.array([[4, 3, 2], [1, 1, 8]]))
-    write_load(folder, read_load(load), output_format="trtllm")
-    for path in (load, folder):
-        arguments = (str(path), "--ranks", "2", "--slots", "4", "--address", planner.address)
-        assert (await run(cli.compute_plan, *arguments)).exit_code == 0
-
-    of_file, of_folder = asked
-    assert of_file == of_folder
-
-
 async def test_a_planner_that_is_away_is_one_line() -> None:
     """No stack of calls: the address, what went wrong, and exit code 1."""
     result = await run(cli.status, "--address", "127.0.0.1:1")
@@ -320,35 +193,3 @@ async def test_a_refusal_is_one_line(planner: ScriptedPlanner) -> None:
     result = await run(cli.show, "a/b", "--address", planner.address)
 
     assert (result.exit_code, result.stderr) == (1, "Error: Expected a deployment, got 'a/b'.\n")
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("load.npz",),
-        ("load.npz", "--ranks", "0", "--slots", "4"),
-        ("load.npz", "--ranks", "2", "--slots", "4", "--mode", "best"),
-        ("load.npz", "--ranks", "2", "--slots", "4", "--layer-ids", "5-3"),
-        ("load.npz", "--ranks", "2", "--slots", "4", "--address", "planner"),
-    ],
-)
-async def test_a_slip_in_the_options_is_a_usage_error(arguments: tuple[str, ...]) -> None:
-    """Options that cannot be meant end with exit code 2, before anything is read."""
-    assert (await run(cli.compute_plan, *arguments)).exit_code == 2
-
-
-async def test_a_bad_recording_writes_nothing(
-    busy_planner: ScriptedPlanner, tmp_path: Path
-) -> None:
-    """A damaged input is one line, and leaves no output behind."""
-    load, output = tmp_path / "load.npz", tmp_path / "plan.npz"
-    load.write_bytes(b"PK")
-    result = await run(
-        cli.compute_plan,
-        *(str(load), "--ranks", "2", "--slots", "4", "--output", str(output)),
-        *("--address", busy_planner.address),
-    )
-
-    assert result.exit_code == 1
-    assert "load.npz" in result.stderr
-    assert not output.exists()

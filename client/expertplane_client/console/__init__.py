@@ -9,6 +9,7 @@ from .options import (
     address_option,
     ascending_numbers,
     json_option,
+    model_class_option,
     plot_option,
     slots_option,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "foreign_replicas",
     "json_option",
     "load_options",
+    "model_class_option",
     "plot_option",
     "print_error",
     "print_json",

@@ -82,6 +82,27 @@ def slots_option(command: _Command) -> _Command:
     )(command)
 
 
+def model_class_option(command: _Command) -> _Command:
+    """Adds `--model-class`, passed on as `model_class`."""
+    return click.option(
+        "--model-class",
+        metavar="NAME",
+        help="Class of the model, such as Qwen3MoeForCausalLM, by which HYGON's vLLM looks its "
+        "map up.",
+    )(command)
+
+
+def policy_option(default: str) -> Callable[[_Command], _Command]:
+    """Returns what adds `--policy`; an empty default leaves the choice to the planner."""
+    chosen = "" if default else "; the planner's default if empty"
+    return click.option(
+        "--policy",
+        default=default,
+        show_default=bool(default),
+        help=f"Algorithm that makes the plan{chosen}.",
+    )
+
+
 def _address(context: click.Context, parameter: click.Parameter, address: str) -> str:
     try:
         return check_address(address)
@@ -171,9 +192,6 @@ SOLVE_OPTIONS: tuple[Callable[[Any], Any], ...] = (
 )
 ANSWER_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
-        "--policy", default="deepseek", show_default=True, help="Algorithm that makes the plan."
-    ),
-    click.option(
         "--engine",
         type=click.Choice(ENGINES),
         help="Refuse a plan that this engine would not take, and write its format.",
@@ -184,5 +202,13 @@ ANSWER_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         type=click.Choice(PLACEMENT_FORMATS),
         help="What is written; the engine's own, or by the name of the file, by default.",
     ),
+    click.option(
+        "--hidden-layers",
+        "num_hidden_layers",
+        type=COUNT,
+        help="Hidden layers of the model, a row each in SGLang's file; as LOADFILE says by "
+        "default.",
+    ),
+    model_class_option,
     click.option("--report", type=FILE, help="Where the report goes (.json)."),
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
+from rich.measure import Measurement
 
 from expertplane_client.atomic import write_atomically
 from expertplane_client.errors import ExpertplaneError, FormatError
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from expertplane_client.formats import Recording
 
 
-_WIDTH_WITHOUT_TERMINAL = 240
+_WIDEST = 400  # columns; no table comes near
 
 
 @contextlib.contextmanager
@@ -54,11 +55,14 @@ def print_notes(recording: Recording) -> None:
 
 
 def print_table(table: Table) -> None:
-    """Prints a table as wide as the terminal, or as it needs to be where there is none."""
+    """Prints a table as wide as it needs to be.
+
+    A narrow terminal breaks its lines then; cut to fit, the numbers themselves would be lost.
+    """
     console = Console()
-    # A file or a pipe has no width of its own; what is cut at 80 columns would be lost.
-    wide = console if console.is_terminal else Console(width=_WIDTH_WITHOUT_TERMINAL)
-    wide.print(table)
+    options = console.options.update(max_width=_WIDEST)
+    needed = Measurement.get(console, options, table).maximum
+    Console(width=max(console.width, needed)).print(table)
 
 
 def print_json(document: Any) -> None:

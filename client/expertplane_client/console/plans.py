@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from expertplane_client.balance import Balance, balance, initial_phy2log
 from expertplane_client.formats import (
+    Model,
     PlacementMap,
     engine_profile,
     write_placement,
@@ -92,7 +94,9 @@ def deliver(options: LoadOptions, recording: Recording, solved: SolvedPlan) -> N
         num_logical_experts=recording.num_logical_experts,
         num_ranks=options.num_ranks,
         layer_ids=recording.layer_ids,
-        num_rows=recording.num_rows,
+        num_rows=(
+            recording.num_rows if options.num_hidden_layers is None else options.num_hidden_layers
+        ),
         source=f"the plan of {solved.policy}",
     )
     if options.engine is not None:
@@ -105,9 +109,16 @@ def deliver(options: LoadOptions, recording: Recording, solved: SolvedPlan) -> N
         num_duplicates=_num_duplicates(start_map, options.num_ranks),
     )
     if options.output is not None:
-        write_placement(options.output, placement, output_format=options.written_format)
+        write_placement(
+            options.output,
+            placement,
+            output_format=options.written_format,
+            model=(None if options.model_class is None else Model(class_name=options.model_class)),
+        )
+        click.echo(f"wrote {options.output}")
     if options.report is not None:
         write_report(options.report, _report(options, recording, solved, start))
+        click.echo(f"wrote {options.report}")
     _print_summary(options, recording, solved, start)
 
 
@@ -162,7 +173,7 @@ def _report(
 def _print_summary(
     options: LoadOptions, recording: Recording, solved: SolvedPlan, start: _Start
 ) -> None:
-    table = Table(title=f"{solved.policy}, {solved.mode}", title_justify="left")
+    table = Table(title=escape(f"{solved.policy}, {solved.mode}"), title_justify="left")
     table.add_column("")
     table.add_column("before", justify="right")
     table.add_column("after", justify="right")
@@ -186,9 +197,6 @@ def _print_summary(
         f"{options.num_slots} slots on {options.num_ranks} ranks "
         f"in {solved.solve_s:.3f} s, sha256 {solved.digest[:12]}"
     )
-    for path in (options.output, options.report):
-        if path is not None:
-            click.echo(f"wrote {path}")
     print_notes(recording)
 
 

@@ -6,8 +6,13 @@ import functools
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from expertplane_client.errors import InputError
-from expertplane_client.formats import check_placement_path, engine_profile
+from expertplane_client.errors import FormatError, InputError
+from expertplane_client.formats import (
+    check_layers,
+    check_placement_path,
+    engine_profile,
+    read_load,
+)
 
 from .options import (
     ANSWER_OPTIONS,
@@ -15,6 +20,7 @@ from .options import (
     MACHINE_OPTIONS,
     SOFT_MODE,
     SOLVE_OPTIONS,
+    policy_option,
     slots_option,
     spill_option,
     spills_option,
@@ -25,6 +31,12 @@ from .output import errors_in_one_line
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from expertplane_client.formats import Recording
+
+
+MAX_SAMPLES = 256
+"""What a planner takes, here and behind gRPC."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,21 +86,32 @@ class ProblemOptions:
                 "spill to."
             )
 
+    def read(self) -> Recording:
+        """Returns the recording, as many neighbouring samples summed as a planner asks for.
+
+        Raises:
+            FormatError: it cannot be read.
+        """
+        recording = read_load(self.loadfile, self.layer_ids, input_format=self.input_format)
+        return recording.at_most(MAX_SAMPLES)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOptions(ProblemOptions):
     """A problem, how to solve it, and where the answer goes.
 
     Raises:
-        InputError: as for a problem, or an output format without an output.
-        FormatError: an output whose name is not one of its format.
+        InputError: as for a problem, an output format without an output, or a report that is the
+            output.
+        FormatError: an output or a report whose name is not one of its format, or whose folder
+            does not exist.
     """
 
     num_slots: int
     """Slots per layer over all ranks."""
 
     policy: str
-    """Name of the algorithm."""
+    """Name of the algorithm; empty for the planner's default."""
 
     engine: str | None
     """One of `ENGINES`, whose rules the plan must satisfy; None checks nothing more."""
@@ -99,6 +122,12 @@ class LoadOptions(ProblemOptions):
     output_format: str | None
     """One of `PLACEMENT_FORMATS`; None takes the engine's, or what the name of the file says."""
 
+    num_hidden_layers: int | None
+    """Hidden layers of the model; None takes the recording's word."""
+
+    model_class: str | None
+    """Class of the model, for HYGON's format; None where no format asks for it."""
+
     report: Path | None
     """Where the report goes; None writes none."""
 
@@ -107,9 +136,29 @@ class LoadOptions(ProblemOptions):
         ProblemOptions.__post_init__(self)
         if self.output_format is not None and self.output is None:
             raise InputError("Expected --output with --output-format, got none.")
+        if self.model_class is not None and self.output is None:
+            raise InputError("Expected --output with --model-class, got none.")
+        if self.num_hidden_layers is not None and self.output is None and self.engine is None:
+            raise InputError("Expected --output or --engine with --hidden-layers, got neither.")
+        # Now, and not after a solve that nothing, or only the half, is left of.
         if self.output is not None:
-            # Now, and not after a solve that nothing is left of.
-            check_placement_path(self.output, output_format=self.written_format)
+            check_placement_path(
+                self.output,
+                output_format=self.written_format,
+                num_hidden_layers=self.num_hidden_layers,
+                model_class=self.model_class,
+            )
+            _check_folder("--output", self.output)
+        if self.report is not None:
+            if self.report.suffix.lower() != ".json":
+                raise FormatError(
+                    f"Expected --report with a name that ends in .json, got '{self.report}'."
+                )
+            _check_folder("--report", self.report)
+        if self.output and self.report and self.output.resolve() == self.report.resolve():
+            raise InputError(
+                f"Expected --report and --output to be two files, got '{self.report}' for both."
+            )
 
     @property
     def written_format(self) -> str | None:
@@ -117,6 +166,28 @@ class LoadOptions(ProblemOptions):
         if self.output_format is None and self.engine is not None:
             return engine_profile(self.engine).output_format
         return self.output_format
+
+    def read(self) -> Recording:
+        """Returns the recording, see `ProblemOptions.read`.
+
+        Raises:
+            FormatError: it cannot be read, or does not say enough about its layers for the file
+                that is to be written.
+        """
+        recording = ProblemOptions.read(self)
+        check_layers(
+            recording,
+            path=self.output,
+            output_format=self.written_format,
+            engine=self.engine,
+            num_hidden_layers=self.num_hidden_layers,
+        )
+        return recording
+
+
+def _check_folder(option: str, file: Path) -> None:
+    if not file.parent.is_dir():
+        raise FormatError(f"Expected {option} in a folder that exists, got '{file}'.")
 
 
 def problem_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -146,19 +217,22 @@ def spill_problems_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
-def load_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds LOADFILE and the options of planning, passed on as one `LoadOptions`."""
-    return _with_options(
-        (
-            *MACHINE_OPTIONS,
-            slots_option,
-            *GROUP_OPTIONS,
-            spill_option,
-            *SOLVE_OPTIONS,
-            *ANSWER_OPTIONS,
-        ),
-        _gathered(command, LoadOptions),
+def load_options(*, policy: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Returns what adds LOADFILE and the options of planning, passed on as one `LoadOptions`.
+
+    Args:
+        policy: The default of `--policy`; empty leaves the choice to the planner that is asked.
+    """
+    options = (
+        *MACHINE_OPTIONS,
+        slots_option,
+        *GROUP_OPTIONS,
+        spill_option,
+        *SOLVE_OPTIONS,
+        policy_option(policy),
+        *ANSWER_OPTIONS,
     )
+    return lambda command: _with_options(options, _gathered(command, LoadOptions))
 
 
 def _gathered(

@@ -3,8 +3,8 @@
 Each engine's files are in the module of its name (`sglang`, `sglang_per_pass`, `vllm`, `hygon`,
 `trtllm`, `ascend`, `omni`, `lmdeploy`, `fastdeploy`, `rtp_llm`; `own` for Expertplane's). `loads`
 and `placements` know all of them and tell them apart, `rows` says which layers the rows of a file
-are, `profiles` has the engines' rules. Nothing in a file is executed, and every file is bounded
-before memory is asked for.
+are, `profiles` has the engines' rules, `layer_rules` what these ask of a recording. Nothing in a
+file is executed, and every file is bounded before memory is asked for.
 """
 
 from expertplane_client.errors import FormatError
@@ -22,6 +22,7 @@ from .placement import PlacementMap
 from .placements import (
     PLACEMENT_DESCRIPTIONS,
     PLACEMENT_FORMATS,
+    check_layers,
     check_placement_path,
     read_placement,
     write_placement,
@@ -44,6 +45,7 @@ __all__ = [
     "Model",
     "PlacementMap",
     "Recording",
+    "check_layers",
     "check_placement_path",
     "engine_profile",
     "parse_layer_ids",

@@ -71,7 +71,8 @@ def find_container(path: Path, known: Collection[Container]) -> Container:
             return container
     if Container.FOLDER in known and is_folder(path):
         return Container.FOLDER
-    suffixes = ", ".join(suffix for container in known for suffix in container.value)
+    every = [suffix for container in known for suffix in container.value]
+    suffixes = ", ".join(dict.fromkeys(every))
     more = " or a folder" if Container.FOLDER in known else ""
     raise FormatError(f"Expected a file of {suffixes}{more}, got {str(path)!r}.")
 

@@ -13,7 +13,7 @@ import numpy as np
 from expertplane_client.errors import FormatError
 
 from .containers import Container
-from .json_file import member_of, numbers_of
+from .json_file import brief, member_of, numbers_of
 from .rows import Rows
 from .tables import LoadFormat, LoadTable
 
@@ -23,7 +23,7 @@ def _parse(document: Any, source: str) -> LoadTable:
     if code != 0:
         raise FormatError(
             f"Expected {source} with the code 0 of success, got {code}: "
-            f"{str(document.get('msg'))[:80]}."
+            f"{brief(document.get('msg'))}."
         )
     rows = member_of(document, "data", list, source=source)
     ranks = numbers_of(rows, source=f"{source}:data", dimensions=(3,), is_whole=True)

@@ -76,6 +76,16 @@ def read_bytes(file: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     return content
 
 
+def check_exists(path: Path) -> None:
+    """Checks that there is something to read before its name is read anything into.
+
+    Raises:
+        FormatError: there is nothing of this name.
+    """
+    if not path.exists():
+        raise FormatError(f"Expected to read {path}, got: no such file or folder.")
+
+
 def read_folder(path: Path) -> Folder:
     """Returns the names in a folder.
 
@@ -87,7 +97,9 @@ def read_folder(path: Path) -> Folder:
         for entry in path.iterdir():
             names.append(entry.name)
             if len(names) > MAX_FOLDER_FILES:
-                raise FormatError(f"Expected {path} with at most {MAX_FOLDER_FILES} files.")
+                raise FormatError(
+                    f"Expected {path} with at most {MAX_FOLDER_FILES} files, got more."
+                )
     except OSError as error:
         reason = error.strerror or error
         raise FormatError(f"Expected to read {path}, got: {reason}.") from error

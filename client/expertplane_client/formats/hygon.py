@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING, Any
 from expertplane_client.errors import FormatError
 
 from .containers import Container
-from .json_file import dump_json, keys_of, member_of, numbers_of
+from .json_file import brief, dump_json, keys_of, member_of, numbers_of
 from .profiles import VLLM
 from .rows import Rows
-from .tables import Model, PlacementFormat, PlacementTable
+from .tables import PlacementFormat, PlacementTable
 
 
 if TYPE_CHECKING:
     from .placement import PlacementMap
+    from .tables import Model
 
-
-DEFAULT_MODEL = Model(name="model", class_name="DeepseekV3ForCausalLM")
 
 _FORMAT = "vllm_offline_eplb_physical_to_logical_by_model"
 _VERSION = 2
@@ -32,16 +31,24 @@ _MAP = "physical_to_logical_map"
 _LEGACY_MAPS = (_MAP, "expert_map")
 
 
-def encode_for(placement: PlacementMap, model: Model) -> bytes:
+def encode_for(placement: PlacementMap, model: Model | None) -> bytes:
     """Returns the file of one model.
 
     Args:
         placement: Where its experts are.
         model: Its names.
+
+    Raises:
+        FormatError: there are none: no class can be guessed that the engine would look up.
     """
+    if model is None or not model.class_name:
+        raise FormatError(
+            "Expected the model's class for the format hygon, such as --model-class "
+            "DeepseekV3ForCausalLM, got none."
+        )
     entry = {
         "record_kind": "proposal",
-        "model_name": model.name,
+        "model_name": model.class_name if model.name is None else model.name,
         "model_class": model.class_name,
         "num_moe_layers": placement.num_layers,
         "num_logical_experts": placement.num_logical_experts,
@@ -68,7 +75,10 @@ def parse_for(document: Any, source: str, model_class: str | None) -> PlacementT
     maps = member_of(document, _MAPS, dict, source=source)
     version = member_of(document, "version", int, source=source)
     if version != _VERSION or document.get("format") != _FORMAT:
-        raise FormatError(f"Expected {source} of format {_FORMAT!r}, version {_VERSION}.")
+        raise FormatError(
+            f"Expected {source} of format {_FORMAT!r}, version {_VERSION}, got "
+            f"{brief(document.get('format'))}, version {version}."
+        )
     if model_class is None and len(maps) != 1:
         raise FormatError(
             f"Expected {source} to hold one model, or to be told which, got {keys_of(maps)}."
@@ -118,6 +128,6 @@ PLACEMENT = PlacementFormat(
     container=Container.JSON,
     is_it=_is_it,
     parse=lambda document, source: parse_for(document, source, None),
-    encode=lambda placement: encode_for(placement, DEFAULT_MODEL),
+    encode=lambda placement: encode_for(placement, None),
     profile=VLLM,
 )

@@ -48,6 +48,12 @@ def parse_json(content: bytes, *, source: str) -> Any:
         raise FormatError(f"Expected {source} to hold JSON, got: {error}.") from error
 
 
+def is_extra_data(error: FormatError) -> bool:
+    """Whether `read_json` refused a file because something follows its document."""
+    cause = error.__cause__
+    return isinstance(cause, json.JSONDecodeError) and cause.msg == "Extra data"
+
+
 def numbers_of(
     rows: object, *, source: str, dimensions: Collection[int], is_whole: bool = False
 ) -> NDArray[Any]:
@@ -99,7 +105,10 @@ def member_of(document: object, key: str, kind: type, *, source: str) -> Any:
         FormatError: no object, no such key, or another type.
     """
     if type(document) is not dict or key not in document:
-        raise FormatError(f"Expected {source} to be an object with {key!r}.")
+        raise FormatError(
+            f"Expected {source} to be an object with {key!r}, got "
+            f"{keys_of(document) or type(document).__name__}."
+        )
     value = document[key]
     if type(value) is not kind:
         raise FormatError(
@@ -117,6 +126,16 @@ def dump_json(document: Any) -> bytes:
 def keys_of(document: object) -> list[str]:
     """Returns some of an object's keys, for messages."""
     return [str(key)[:40] for key in list(document)[:8]] if type(document) is dict else []
+
+
+def brief(found: object) -> str:
+    """Returns a value in a few words, for messages: of what may be large, only the type.
+
+    The whole text of a value is never made: what its parts share could make it endless.
+    """
+    if type(found) is str:
+        return repr(found[:40])
+    return str(found)[:40] if found is None or type(found) in (int, bool) else type(found).__name__
 
 
 def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

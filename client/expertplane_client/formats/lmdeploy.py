@@ -32,7 +32,7 @@ def _encode(recording: Recording) -> bytes:
     # int64 would wrap around without a word.
     if recording.weight().max() >= 2.0**63:
         raise FormatError(f"Expected sums of {recording.source} below 2**63, got more.")
-    total = np.zeros((recording.num_rows, recording.num_logical_experts), dtype=np.int64)
+    total = np.zeros((recording.count_rows(), recording.num_logical_experts), dtype=np.int64)
     total[list(recording.layer_ids)] = whole.sum(axis=0)
     return dump_json(total.tolist())
 

@@ -10,8 +10,8 @@ from expertplane_client.errors import FormatError
 
 from . import ascend, fastdeploy, lmdeploy, own, rtp_llm, sglang, sglang_per_pass, trtllm, vllm
 from .containers import Container, find_container, is_folder, open_container
-from .files import write_bytes, write_folder
-from .json_file import keys_of
+from .files import check_exists, write_bytes, write_folder
+from .json_file import is_extra_data, keys_of
 from .recording import Recording
 
 
@@ -74,6 +74,7 @@ def read_load(
             else than token counts.
     """
     file = Path(path)
+    check_exists(file)
     known = _FORMATS.get(input_format) if input_format is not None else None
     if input_format is not None and known is None:
         raise FormatError(
@@ -93,17 +94,23 @@ def read_load(
 
 
 def write_load(
-    path: str | os.PathLike[str], recording: Recording, *, output_format: str | None = None
+    path: str | os.PathLike[str],
+    recording: Recording,
+    *,
+    output_format: str | None = None,
+    num_experts_per_token: int | None = None,
 ) -> None:
     """Writes a recording for another program to read, as a whole or not at all.
 
-    Formats with a row per hidden layer get `recording.num_rows` rows, zeros where no layer was
+    Formats with a row per hidden layer get `recording.count_rows()` rows, zeros where no layer was
     kept; lmdeploy gets the sum of the samples; TensorRT-LLM a folder with one rank's file.
 
     Args:
         path: The file, replaced when it exists; or the folder, which must be new or empty.
         recording: What to write.
         output_format: One of `LOAD_OUTPUT_FORMATS`; None is `npz`, if the suffix says so.
+        num_experts_per_token: Experts that a token goes to, which TensorRT-LLM's own planner wants
+            to be told; None leaves it out, and other formats do not have it.
 
     Raises:
         FormatError: it cannot be written, or not said in this format.
@@ -118,7 +125,11 @@ def write_load(
             f"Expected an output format of {', '.join(LOAD_OUTPUT_FORMATS)} for {file}, got "
             f"{name!r}."
         )
-    content = known.encode(recording)
+    content = (
+        trtllm.encode_for(recording, num_experts_per_token)
+        if known is trtllm.LOAD
+        else known.encode(recording)
+    )
     if isinstance(content, bytes):
         write_bytes(file, content)
     else:
@@ -133,7 +144,15 @@ def _open(file: Path, known: LoadFormat | None) -> tuple[Any, LoadFormat]:
     candidates = tuple(_FORMATS.values())
     used = {container for candidate in candidates for container in candidate.containers}
     container = find_container(file, [container for container in Container if container in used])
-    content = open_container(file, container)
+    try:
+        content = open_container(file, container)
+    except FormatError as error:
+        if container is not Container.JSON or not is_extra_data(error):
+            raise
+        container = Container.JSON_LINES  # rtp-llm's end in .json all the same
+        content = open_container(file, container)
+        if not rtp_llm.is_history(content):
+            raise
     for candidate in candidates:
         if container in candidate.containers and candidate.is_it(content):
             return content, candidate

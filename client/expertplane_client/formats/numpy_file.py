@@ -99,13 +99,9 @@ def _damaged(source: str, error: Exception) -> FormatError:
 def _read_array(stream: IO[bytes], num_bytes: int, *, source: str) -> NDArray[Any]:
     # numpy would allocate whatever the header declares; so the header is read, and checked, first.
     version = np.lib.format.read_magic(stream)
-    read_header = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }.get(version)
-    if read_header is None:
-        raise FormatError(f"Expected {source} of .npy version 1 or 2, got {version}.")
-    shape, is_fortran, dtype = read_header(stream)
+    if version != (1, 0):  # later ones may declare 4 GiB of header, which numpy reads at once
+        raise FormatError(f"Expected {source} of .npy version (1, 0), got {version}.")
+    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     if dtype.kind not in "iuf":
         raise FormatError(f"Expected {source} to hold integers or floats, got {dtype}.")
     num_elements = math.prod(shape)

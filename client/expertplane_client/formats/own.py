@@ -1,7 +1,8 @@
 """Expertplane's own files.
 
 Recordings are `.npz` with either `weight` [layers, experts] or `samples` [samples, layers,
-experts]; the row index is the model's layer number, unless as many layer ids as rows name them.
+experts]. As many layer ids as rows name the layers; of fewer the row index is the model's layer
+number; without any, the file does not say which layers they are.
 Plans are `.npz` with `phy2log`, `log2phy` and `logcnt`, whose rows are the layers that were
 planned; the JSON of a placement says which they are.
 """
@@ -17,7 +18,7 @@ from expertplane_client.errors import FormatError
 
 from .containers import Container
 from .files import write_bytes
-from .json_file import dump_json, member_of, numbers_of
+from .json_file import brief, dump_json, member_of, numbers_of
 from .numpy_file import array_of, npz_bytes
 from .rows import Rows
 from .tables import LoadFormat, LoadTable, PlacementFormat, PlacementTable
@@ -92,7 +93,7 @@ def _parse_json(document: Any, source: str) -> PlacementTable:
     if document.get("format") != _JSON_FORMAT or version != _JSON_VERSION:
         raise FormatError(
             f"Expected {source} of format {_JSON_FORMAT!r} version {_JSON_VERSION}, got "
-            f"{str(document.get('format'))[:40]!r} version {version}."
+            f"{brief(document.get('format'))} version {version}."
         )
     keys = numbers_of(
         member_of(document, "layer_ids", list, source=source),

@@ -10,9 +10,11 @@ from expertplane_client.errors import FormatError
 
 from . import ascend, hygon, omni, own, sglang, trtllm, vllm
 from .containers import Container, find_container, open_container
-from .files import write_bytes
+from .files import check_exists, write_bytes
 from .json_file import keys_of
+from .layer_rules import check_rows
 from .placement import PlacementMap
+from .profiles import engine_profile
 from .rows import Rows, choose_rows
 
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
 
+    from .recording import Recording
     from .tables import Model, PlacementFormat, PlacementTable
 
 
@@ -66,7 +69,7 @@ def read_placement(
         num_ranks: Ranks; None takes the file's word, if it has any.
         layer_ids: Layers to keep, or the layers that the rows are, as for `read_load`.
         input_format: One of `PLACEMENT_FORMATS`; None tells by suffix and content.
-        model_class: Which model, in HYGON's files of several.
+        model_class: Which model, in HYGON's files of several, and in no other format.
 
     Raises:
         FormatError: the file cannot be read, is of no known kind or damaged, says something else
@@ -74,6 +77,7 @@ def read_placement(
     """
     file = Path(path)
     source = str(file)
+    check_exists(file)
     if input_format is None:
         container = find_container(file, [known.container for known in _FORMATS.values()])
         content = open_container(file, container)
@@ -81,7 +85,12 @@ def read_placement(
     else:
         known = _format_of(input_format)
         content = open_container(file, known.container)
-    if model_class is not None and known is hygon.PLACEMENT:
+    if model_class is not None and known is not hygon.PLACEMENT:
+        raise FormatError(
+            f"Expected --model-class only with the format {hygon.PLACEMENT.name}, got "
+            f"{model_class!r} with {source} of format {known.name}."
+        )
+    if known is hygon.PLACEMENT:
         table = hygon.parse_for(content, source, model_class)
     else:
         table = known.parse(content, source)
@@ -104,7 +113,7 @@ def write_placement(
     placement: PlacementMap,
     *,
     output_format: str | None = None,
-    model: Model = hygon.DEFAULT_MODEL,
+    model: Model | None = None,
 ) -> None:
     """Writes a placement for an engine to read, as a whole or not at all.
 
@@ -113,11 +122,11 @@ def write_placement(
         placement: What to write.
         output_format: One of `PLACEMENT_FORMATS`, such as an `EngineProfile` has; None tells by
             the suffix where only one format has it.
-        model: The model's names, for HYGON's format.
+        model: The model's names, for HYGON's format, which cannot do without.
 
     Raises:
         FormatError: the suffix does not tell or is another format's, the engine would refuse the
-            placement, or the file cannot be written.
+            placement, the model is missing, or the file cannot be written.
     """
     file = Path(path)
     known = _format_to_write(file, output_format)
@@ -131,18 +140,79 @@ def write_placement(
 
 
 def check_placement_path(
-    path: str | os.PathLike[str], *, output_format: str | None = None
+    path: str | os.PathLike[str],
+    *,
+    output_format: str | None = None,
+    num_hidden_layers: int | None = None,
+    model_class: str | None = None,
 ) -> None:
-    """Checks, before there is a placement, that `write_placement` would take a path.
+    """Checks, before there is a placement, that `write_placement` would take a path and settings.
 
     Args:
         path: The file; whether it can be written is not tried.
         output_format: As for `write_placement`.
+        num_hidden_layers: Hidden layers of the model, for the formats that hold them.
+        model_class: Class of the model, for HYGON's format.
 
     Raises:
-        FormatError: the suffix does not tell or is another format's.
+        FormatError: the suffix does not tell or is another format's, or a setting is missing, or
+            would do nothing.
     """
-    _format_to_write(Path(path), output_format)
+    known = _format_to_write(Path(path), output_format)
+    if known is hygon.PLACEMENT and not model_class:
+        raise FormatError(
+            f"Expected --model-class with the format {known.name}, such as --model-class "
+            f"DeepseekV3ForCausalLM, got none: the engine looks the map up by it."
+        )
+    if known is not hygon.PLACEMENT and model_class is not None:
+        raise FormatError(
+            f"Expected --model-class only with the format {hygon.PLACEMENT.name}, got "
+            f"{model_class!r} with {known.name}."
+        )
+    with_rows = (sglang.PLACEMENT, own.PLACEMENT_JSON)
+    if num_hidden_layers is not None and known not in with_rows:
+        names = " and ".join(one.name for one in with_rows)
+        raise FormatError(
+            f"Expected --hidden-layers only with the formats {names}, got {num_hidden_layers} "
+            f"with {known.name}."
+        )
+
+
+def check_layers(
+    recording: Recording,
+    *,
+    path: str | os.PathLike[str] | None = None,
+    output_format: str | None = None,
+    engine: str | None = None,
+    num_hidden_layers: int | None = None,
+) -> None:
+    """Checks, before there is a placement, that the layers to plan for can be written.
+
+    Files count layers in different ways, and a placement under the wrong layers is one that an
+    engine takes without a word. So where a recording does not say enough for the file that is to
+    be written, the caller has to; Expertplane's own formats take every recording.
+
+    Args:
+        recording: What is planned for.
+        path: The file; None writes none.
+        output_format: As for `write_placement`.
+        engine: One of `ENGINES`, whose rules the placement must satisfy too; None is no engine.
+        num_hidden_layers: Hidden layers of the model; None takes the recording's word.
+
+    Raises:
+        FormatError: the layers, or their number, are not known; says what to type.
+    """
+    profiles = [] if engine is None else [engine_profile(engine)]
+    if path is not None:
+        written = _format_to_write(Path(path), output_format).profile
+        profiles += [] if written is None else [written]
+    for profile in profiles:
+        check_rows(recording, profile, num_hidden_layers)
+    if num_hidden_layers is not None and num_hidden_layers <= recording.layer_ids[-1]:
+        raise FormatError(
+            f"Expected --hidden-layers above {recording.layer_ids[-1]}, the highest layer of "
+            f"{recording.source}, got {num_hidden_layers}."
+        )
 
 
 def _format_to_write(file: Path, output_format: str | None) -> PlacementFormat:
@@ -169,7 +239,10 @@ def _format_for(file: Path) -> PlacementFormat:
     fitting = [known for known in _FORMATS.values() if known.container is container]
     if len(fitting) != 1:
         names = ", ".join(known.name for known in fitting)
-        raise FormatError(f"Expected to be told which format {file} shall have: {names}.")
+        raise FormatError(
+            f"Expected to be told which format {str(file)!r} shall have, such as --output-format "
+            f"{fitting[0].name}, got none of: {names}."
+        )
     return fitting[0]
 
 

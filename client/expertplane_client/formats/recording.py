@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,9 +40,15 @@ class Recording:
     source: str
     """Where it comes from, for messages."""
 
-    num_rows: int = 0
-    """Rows of a file that has a row per hidden layer, dense layers included. 0 at birth stands
-    for the number above the highest layer id."""
+    num_rows: int | None = None
+    """Rows of a file that has a row per hidden layer, dense layers included; None when the file
+    did not say."""
+
+    rows: Rows = Rows.KEYED
+    """What the rows of the file are."""
+
+    is_chosen: bool = True
+    """Whether the caller chose or named the layers; otherwise all rows of the file are kept."""
 
     notes: tuple[str, ...] = ()
     """What a reader had to leave out or could not know, a sentence each, for people."""
@@ -61,7 +67,7 @@ class Recording:
                 f"Expected a layer id for each of {samples.shape[1]} layers of {self.source}, "
                 f"got {len(self.layer_ids)}."
             )
-        num_rows = self.num_rows or self.layer_ids[-1] + 1
+        num_rows = self.count_rows()
         if not self.layer_ids[-1] < num_rows <= MAX_LAYERS:
             raise FormatError(
                 f"Expected layer ids of {self.source} below {num_rows}, at most {MAX_LAYERS}, "
@@ -69,7 +75,6 @@ class Recording:
             )
         samples.flags.writeable = False
         object.__setattr__(self, "samples", samples)
-        object.__setattr__(self, "num_rows", num_rows)
 
     @property
     def num_samples(self) -> int:
@@ -86,6 +91,25 @@ class Recording:
         """Logical experts per layer."""
         return int(self.samples.shape[2])
 
+    @property
+    def has_layer_numbers(self) -> bool:
+        """Whether the layer ids are the model's, and not only counted from 0."""
+        return self.is_chosen or self.rows in (Rows.HIDDEN, Rows.KEYED)
+
+    def count_rows(self) -> int:
+        """Returns the rows of a file with a row per hidden layer, for recordings to write.
+
+        The number above the highest layer id where the file did not say.
+        """
+        return self.layer_ids[-1] + 1 if self.num_rows is None else self.num_rows
+
+    def idle_layers(self) -> tuple[int, ...]:
+        """Returns the layers, by their ids, without any token: dense ones, as a rule."""
+        is_idle = (self.samples == 0).all(axis=(0, 2))
+        return tuple(
+            layer_id for layer_id, idle in zip(self.layer_ids, is_idle, strict=True) if idle
+        )
+
     def weight(self) -> NDArray[np.float64]:
         """Returns the tokens summed over the samples.
 
@@ -95,16 +119,45 @@ class Recording:
         total: NDArray[np.float64] = self.samples.sum(axis=0, dtype=np.float64)
         return total
 
+    def at_most(self, num_samples: int) -> Recording:
+        """Returns the recording with neighbouring samples summed where there are more.
+
+        Tokens are kept: the sum over the samples is the same, exactly for integers. A note tells
+        what was summed.
+
+        Args:
+            num_samples: The most samples to return, at least 1.
+
+        Raises:
+            FormatError: a sum does not fit into int64.
+        """
+        per_sum = math.ceil(self.num_samples / num_samples)
+        if per_sum == 1:
+            return self
+        if self.samples.dtype.kind == "i" and self.weight().max() >= 2.0**63:
+            raise FormatError(
+                f"Expected {self.source} to hold fewer than 2^63 tokens per expert, "
+                f"got {self.weight().max():.0f}."
+            )
+        starts = np.arange(0, self.num_samples, per_sum)
+        note = (
+            f"{self.num_samples} samples, more than {num_samples}, are taken as {len(starts)}: "
+            f"each the sum of up to {per_sum} neighbours."
+        )
+        return replace(
+            self, samples=np.add.reduceat(self.samples, starts), notes=(*self.notes, note)
+        )
+
     def all_rows(self) -> NDArray[np.int64] | NDArray[np.float64]:
         """Returns the samples with a row per hidden layer, zeros where no layer was kept.
 
         Returns:
-            [num_samples, num_rows, num_logical_experts].
+            [num_samples, count_rows(), num_logical_experts].
 
         Raises:
             FormatError: too large to be written.
         """
-        shape = (self.num_samples, self.num_rows, self.num_logical_experts)
+        shape = (self.num_samples, self.count_rows(), self.num_logical_experts)
         if math.prod(shape) > MAX_ELEMENTS:
             raise FormatError(
                 f"Expected at most {MAX_ELEMENTS} counts of {self.source}, got shape {shape}."
@@ -165,33 +218,29 @@ class Recording:
         stacked = samples if samples.ndim == 3 else samples[np.newaxis]
         choice = choose_rows(rows, stacked.shape[1], layer_ids, keys=keys, source=source)
         kept = stacked[:, list(choice.indices)]
-        return cls(
+        recording = cls(
             samples=kept,
             layer_ids=choice.layer_ids,
             source=source,
-            num_rows=choice.num_rows or 0,
-            notes=(*notes, *_remarks(kept, choice.layer_ids, rows, layer_ids)),
+            num_rows=choice.num_rows,
+            rows=rows,
+            is_chosen=layer_ids is not None,
         )
+        return replace(recording, notes=(*notes, *_remarks(recording)))
 
 
-def _remarks(
-    samples: NDArray[Any], kept: tuple[int, ...], rows: Rows, chosen: Sequence[int] | None
-) -> list[str]:
+def _remarks(recording: Recording) -> list[str]:
     remarks = []
-    idle = [
-        layer_id
-        for layer_id, is_idle in zip(kept, (samples == 0).all(axis=(0, 2)), strict=True)
-        if is_idle
-    ]
+    idle = recording.idle_layers()
     if idle:
         remarks.append(
             f"No token in layers {format_layer_ids(idle)}; if they are dense, leave them out by "
             f"their layer ids."
         )
-    if rows is Rows.MOE and chosen is None:
+    if recording.rows is Rows.MOE and not recording.is_chosen:
         remarks.append(
-            f"The file does not say which layers of the model its {len(kept)} rows are; without "
-            f"layer ids they count from 0."
+            f"The file does not say which layers of the model its {recording.num_layers} rows "
+            f"are; without layer ids they count from 0."
         )
     return remarks
 

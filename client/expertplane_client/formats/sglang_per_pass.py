@@ -20,6 +20,7 @@ from expertplane_client.errors import FormatError
 
 from .containers import Container
 from .files import Folder
+from .json_file import brief
 from .numpy_file import MAX_ELEMENTS
 from .rows import Rows
 from .tables import LoadFormat, LoadTable
@@ -29,6 +30,8 @@ from .torch_file import TorchFile, read_torch, tensor_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+
+MAX_COUNT = 2**31  # the engine counts in int32, and sums of these do not wrap around in int64
 
 _FILE = re.compile(r"expert_distribution_recorder_[0-9.]+_(?P<rank>[0-9]{1,6})\.pt")
 _RECORDS = "records"
@@ -89,7 +92,10 @@ def _passes_of(
     """Returns the map [layers, slots], and the counts of the same shape by the pass's number."""
     content = file.content
     if not isinstance(content, dict) or not isinstance(content.get(_RECORDS), list):
-        raise FormatError(f"Expected {source} to be a dict with {_RECORDS!r}, a list.")
+        found = content.get(_RECORDS) if isinstance(content, dict) else content
+        raise FormatError(
+            f"Expected {source} to be a dict with {_RECORDS!r}, a list, got {brief(found)}."
+        )
     phy2log = tensor_of(file, content.get(_MAP), source=f"{source}:{_MAP}")
     if phy2log.ndim != 2 or not phy2log.size or phy2log.dtype.kind != "i":
         raise FormatError(
@@ -118,15 +124,23 @@ def _counts_of(
     file: TorchFile, record: object, rank: int | None, source: str
 ) -> tuple[int, NDArray[Any]]:
     if not isinstance(record, dict) or type(record.get("forward_pass_id")) is not int:
-        raise FormatError(f"Expected {source} to be a dict with an integer 'forward_pass_id'.")
-    if rank is not None and record.get("rank") != rank:
+        found = record.get("forward_pass_id") if isinstance(record, dict) else record
         raise FormatError(
-            f"Expected {source} of rank {rank} as its name says, got "
-            f"{str(record.get('rank'))[:40]}."
+            f"Expected {source} to be a dict with an integer 'forward_pass_id', got "
+            f"{brief(found)}."
+        )
+    found_rank = record.get("rank")
+    if rank is not None and (type(found_rank) is not int or found_rank != rank):
+        raise FormatError(
+            f"Expected {source} of rank {rank} as its name says, got {brief(found_rank)}."
         )
     counts = tensor_of(file, record.get(_COUNT), source=f"{source}:{_COUNT}")
-    if counts.dtype.kind != "i" or (counts.size and counts.min() < 0):
-        raise FormatError(f"Expected {source}:{_COUNT} to hold non-negative integers.")
+    low, high = (counts.min(), counts.max()) if counts.size else (0, 0)
+    if counts.dtype.kind != "i" or low < 0 or high >= MAX_COUNT:
+        raise FormatError(
+            f"Expected {source}:{_COUNT} to hold integers in [0, {MAX_COUNT}), got "
+            f"{counts.dtype.name} from {low} to {high}."
+        )
     return record["forward_pass_id"], counts
 
 

@@ -62,11 +62,11 @@ class PlacementTable:
 class Model:
     """A model's names, for the one format that wants them."""
 
-    name: str
-    """As it is served, such as a path."""
-
     class_name: str
     """Class of the model in the engine; HYGON's vLLM looks its map up by it."""
+
+    name: str | None = None
+    """As it is served, such as a path; None takes the class."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickletools
 import re
 import zipfile
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from expertplane_client.errors import FormatError
 
 from .files import load_package, read_bytes
 from .numpy_file import MAX_ELEMENTS
+from .torch_program import check_program
 
 
 if TYPE_CHECKING:
@@ -29,13 +29,6 @@ _MAX_MEMBERS = 2**17
 
 _ZIP_MAGIC = b"PK\x03\x04"
 _MEMBER = re.compile(r"(?P<folder>[^/]+)/(?P<name>data\.pkl|version|byteorder|data/[0-9]+)")
-_STORAGES = ("Byte", "Char", "Short", "Int", "Long", "Half", "BFloat16", "Float", "Double")
-_CALLABLES = {
-    "torch._utils _rebuild_tensor_v2",
-    "collections OrderedDict",
-    *(f"torch {name}Storage" for name in _STORAGES),
-}
-_REFUSED_OPCODES = ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "BUILD")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +113,10 @@ def torch_bytes(array: NDArray[Any]) -> bytes:
 def _members_of(content: bytes, source: str) -> dict[str, bytes]:
     """Returns the members that matter, by their name below the archive's folder."""
     if not content.startswith(_ZIP_MAGIC):
-        raise FormatError(f"Expected {source} to be a .pt file of torch 1.6 or newer.")
+        raise FormatError(
+            f"Expected {source} to be a .pt file of torch 1.6 or newer, which begins with "
+            f"{_ZIP_MAGIC!r}, got {content[:4]!r}."
+        )
     members: dict[str, bytes] = {}
     folders = set()
     try:
@@ -139,33 +135,42 @@ def _members_of(content: bytes, source: str) -> dict[str, bytes]:
     if len(folders) != 1 or "data.pkl" not in members:
         raise FormatError(f"Expected {source} to be a .pt file, got {entries[:4]}.")
     if members.get("byteorder", b"little") != b"little":
-        raise FormatError(f"Expected {source} in little-endian byte order.")
+        raise FormatError(
+            f"Expected {source} in little-endian byte order, got {members['byteorder'][:8]!r}."
+        )
     return members
 
 
 def _check_entries(entries: list[zipfile.ZipInfo], source: str) -> None:
-    if len(entries) > _MAX_MEMBERS or len({entry.filename for entry in entries}) != len(entries):
-        raise FormatError(f"Expected {source} of at most {_MAX_MEMBERS} different members.")
+    num_names = len({entry.filename for entry in entries})
+    if len(entries) > _MAX_MEMBERS or num_names != len(entries):
+        raise FormatError(
+            f"Expected {source} of at most {_MAX_MEMBERS} different members, got {len(entries)} "
+            f"of {num_names} names."
+        )
     # Torch never compresses; what is not compressed cannot be larger than the file.
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise FormatError(f"Expected {source} without compression, as torch writes it.")
-    if sum(entry.file_size for entry in entries) > MAX_TORCH_BYTES:
-        raise FormatError(f"Expected {source} of at most {MAX_TORCH_BYTES} bytes.")
+    for entry in entries:
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise FormatError(
+                f"Expected {source} without compression, as torch writes it, got "
+                f"{entry.filename[:40]!r} compressed."
+            )
+    num_bytes = sum(entry.file_size for entry in entries)
+    if num_bytes > MAX_TORCH_BYTES:
+        raise FormatError(
+            f"Expected {source} of at most {MAX_TORCH_BYTES} bytes, got {num_bytes}."
+        )
 
 
 def _check_pickle(members: dict[str, bytes], source: str) -> None:
     program = members["data.pkl"]
     if len(program) > MAX_PICKLE_BYTES:
-        raise FormatError(f"Expected {source} of at most {MAX_PICKLE_BYTES} bytes of objects.")
+        raise FormatError(
+            f"Expected {source} of at most {MAX_PICKLE_BYTES} bytes of objects, got "
+            f"{len(program)}."
+        )
     try:
-        for opcode, argument, _ in pickletools.genops(program):
-            is_foreign = opcode.name == "GLOBAL" and argument not in _CALLABLES
-            if is_foreign or opcode.name in _REFUSED_OPCODES:
-                wanted = argument if is_foreign else opcode.name
-                raise FormatError(
-                    f"Expected {source} to hold nothing but numbers, text, lists, dicts and "
-                    f"tensors, got {str(wanted)[:80]!r}."
-                )
+        check_program(program, source=source)
     except FormatError:
         raise
     except Exception as error:

@@ -57,9 +57,10 @@ def _parse_folder(folder: Folder, source: str) -> LoadTable:
             f"Expected rank0.safetensors and on, of all ranks, in {source}, got ranks "
             f"{ranks[:16]}."
         )
+    max_count = 2**62 // len(names)  # so that the sums over ranks do not wrap around
     total: dict[tuple[int, int], NDArray[Any]] = {}
     for name in names:
-        for key, counts in _read_rank(folder.path / name, num_experts).items():
+        for key, counts in _read_rank(folder.path / name, num_experts, max_count).items():
             total[key] = total[key] + counts if key in total else counts
         if len(total) * num_experts > MAX_ELEMENTS:
             raise FormatError(f"Expected {source} of at most {MAX_ELEMENTS} counts, got more.")
@@ -76,7 +77,9 @@ def _parse_folder(folder: Folder, source: str) -> LoadTable:
     return LoadTable(samples=samples, rows=Rows.KEYED, keys=tuple(layers))
 
 
-def _read_rank(file: Path, num_experts: int) -> dict[tuple[int, int], NDArray[Any]]:
+def _read_rank(
+    file: Path, num_experts: int, max_count: int
+) -> dict[tuple[int, int], NDArray[Any]]:
     safetensors = load_package("safetensors.numpy", extra="formats")
     content = read_bytes(file, max_bytes=MAX_RANK_BYTES)
     num_header_bytes = int.from_bytes(content[:8], "little")
@@ -90,16 +93,26 @@ def _read_rank(file: Path, num_experts: int) -> dict[tuple[int, int], NDArray[An
     except Exception as error:
         # The parser raises its own kind, the conversion to numpy whatever a dtype runs into.
         raise FormatError(f"Expected {file} to be sound safetensors, got: {error!r}.") from error
+    if len(tensors) * num_experts > MAX_ELEMENTS:  # before bytes become integers of 64 bits
+        raise FormatError(
+            f"Expected {file} of at most {MAX_ELEMENTS} counts, got {len(tensors)} tensors of "
+            f"{num_experts}."
+        )
     counts: dict[tuple[int, int], NDArray[Any]] = {}
     for key, tensor in tensors.items():
         match = _KEY.fullmatch(key)
         if match is None:
             raise FormatError(f"Expected keys ITERATION_LAYER in {file}, got {key[:40]!r}.")
         is_fit = tensor.dtype.kind in "iu" and tensor.shape == (num_experts,)
-        if not is_fit or (tensor.size and not 0 <= tensor.min() <= tensor.max() < 2**62):
+        if not is_fit:
             raise FormatError(
                 f"Expected {file}:{key} to hold {num_experts} token counts, got "
                 f"{tensor.dtype.name} {list(tensor.shape)}."
+            )
+        if tensor.size and not 0 <= tensor.min() <= tensor.max() < max_count:
+            raise FormatError(
+                f"Expected {file}:{key} to hold token counts in [0, {max_count}), got "
+                f"{tensor.min()} to {tensor.max()}."
             )
         counts[int(match["iteration"]), int(match["layer"])] = tensor.astype(np.int64)
     return counts
@@ -109,8 +122,17 @@ def _is_folder(folder: Folder) -> bool:
     return _META in folder.names or any(_RANK_FILE.fullmatch(name) for name in folder.names)
 
 
-def _encode_folder(recording: Recording) -> Mapping[str, bytes]:
-    """Returns one rank's file with all the load; the number of tokens' experts is not known."""
+def encode_for(recording: Recording, num_experts_per_token: int | None) -> Mapping[str, bytes]:
+    """Returns one rank's file with all the load, and what is said about it.
+
+    Args:
+        recording: What to write.
+        num_experts_per_token: Experts that a token goes to. None leaves it out, which the reader
+            here accepts; `generate_eplb_config.py` does not plan without it.
+
+    Raises:
+        FormatError: counts that are not whole, or safetensors is not installed.
+    """
     safetensors = load_package("safetensors.numpy", extra="formats")
     samples = recording.whole_samples()
     tensors = {
@@ -118,7 +140,9 @@ def _encode_folder(recording: Recording) -> Mapping[str, bytes]:
         for iteration, rows in enumerate(samples)
         for layer, counts in zip(recording.layer_ids, rows, strict=True)
     }
-    meta = {"num_experts": recording.num_logical_experts, "num_experts_per_token": 1}
+    meta = {"num_experts": recording.num_logical_experts}
+    if num_experts_per_token is not None:
+        meta["num_experts_per_token"] = num_experts_per_token
     return {_META: dump_json(meta), "rank0.safetensors": safetensors.save(tensors)}
 
 
@@ -167,7 +191,7 @@ LOAD = LoadFormat(
     containers=(Container.FOLDER,),
     is_it=_is_folder,
     parse=_parse_folder,
-    encode=_encode_folder,
+    encode=lambda recording: encode_for(recording, None),
 )
 PLACEMENT = PlacementFormat(
     name="trtllm",

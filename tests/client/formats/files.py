@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from expertplane_client.formats import PlacementMap
+from expertplane_client.formats import Model, PlacementMap
 
 
 if TYPE_CHECKING:
@@ -39,6 +39,11 @@ def placement(**changes: Any) -> PlacementMap:
         "num_rows": 6,
     }
     return PlacementMap(**{**fields, **changes})
+
+
+def model_of(name: str) -> Model | None:
+    """Returns a model's names for the one format of placements that wants them."""
+    return Model(class_name="DeepseekV3ForCausalLM") if name == "hygon" else None
 
 
 def save(folder: Path, **arrays: Any) -> Path:

@@ -22,7 +22,7 @@ from expertplane_client.formats import (
     write_placement,
 )
 
-from .files import PHY2LOG_APART, WEIGHT, placement, save_json, save_pt
+from .files import PHY2LOG_APART, WEIGHT, model_of, placement, save_json, save_pt
 from .test_per_pass import save_rank
 
 
@@ -114,7 +114,7 @@ def test_a_damaged_placement_is_one_or_refused(name: str, data: st.DataObject) -
     """What is read still has a slot for every expert."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"plan{SUFFIXES.get(name, '.json')}"
-        write_placement(path, APART, output_format=name)
+        write_placement(path, APART, output_format=name, model=model_of(name))
         path.write_bytes(damage(data, path.read_bytes()))
         chosen = data.draw(st.sampled_from([name, None]))
         found = read_or_none(lambda: read_placement(path, input_format=chosen))

@@ -12,7 +12,7 @@ import yaml
 
 from expertplane_client.formats import FormatError, Model, read_placement, write_placement
 
-from .files import PHY2LOG, PHY2LOG_APART, placement, save_json, save_pt
+from .files import PHY2LOG, PHY2LOG_APART, model_of, placement, save_json, save_pt
 
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def test_hygon_gets_a_map_by_the_models_class(tmp_path: Path) -> None:
 def test_hygon_with_several_models_wants_to_know_which(tmp_path: Path) -> None:
     """A file may hold the model and its draft model."""
     path = tmp_path / "map.json"
-    write_placement(path, placement(), output_format="hygon")
+    write_placement(path, placement(), output_format="hygon", model=model_of("hygon"))
     document = json.loads(path.read_text())
     document["model_maps"]["Draft"] = document["model_maps"]["DeepseekV3ForCausalLM"]
     save_json(tmp_path, document, "map.json")
@@ -248,9 +248,33 @@ def test_hygon_with_several_models_wants_to_know_which(tmp_path: Path) -> None:
         read_placement(path)
     with pytest.raises(FormatError, match="object with 'Other'"):
         read_placement(path, model_class="Other")
+    with pytest.raises(FormatError, match="version 2, got 'other', version 2"):
+        read_placement(save_json(tmp_path, {**document, "format": "other"}, "other.json"))
     document["model_maps"]["Draft"]["num_moe_layers"] = 3
     with pytest.raises(FormatError, match="'num_moe_layers' of .* to be 2, got 3"):
         read_placement(save_json(tmp_path, document, "map.json"), model_class="Draft")
+
+
+def test_hygon_is_told_the_model(tmp_path: Path) -> None:
+    """No class is guessed; without a name the model goes by its class."""
+    path = tmp_path / "map.json"
+    with pytest.raises(FormatError, match="class for the format hygon, .*got none"):
+        write_placement(path, placement(), output_format="hygon")
+    assert not path.exists()
+
+    names = Model(class_name="Qwen3MoeForCausalLM")
+    write_placement(path, placement(), output_format="hygon", model=names)
+    (entry,) = json.loads(path.read_text())["model_maps"].values()
+    assert entry["model_name"] == entry["model_class"] == "Qwen3MoeForCausalLM"
+
+
+def test_a_model_is_for_hygons_files_alone(tmp_path: Path) -> None:
+    """With any other file it would do nothing."""
+    path = tmp_path / "plan.json"
+    write_placement(path, placement(), output_format="json")
+
+    with pytest.raises(FormatError, match="only with the format hygon, got 'Any' with .* json"):
+        read_placement(path, model_class="Any")
 
 
 @pytest.mark.parametrize("key", ["physical_to_logical_map", "expert_map"])

@@ -219,6 +219,24 @@ def test_json_is_counted_before_it_is_parsed(
         read_load(save_json(tmp_path, json.dumps([0] * 11)))
 
 
+@pytest.mark.parametrize("version", [b"\x02\x00", b"\x03\x00"])
+def test_a_header_of_gigabytes_is_refused(tmp_path: Path, version: bytes) -> None:
+    """Versions after the first have a length of 32 bits, which deflates to nothing."""
+    num_bytes = 2**27
+    path = tmp_path / "load.npz"
+    header = b"\x93NUMPY" + version + num_bytes.to_bytes(4, "little")
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("weight.npy", "w") as member,
+    ):
+        member.write(header)
+        for _ in range(num_bytes // 2**20):
+            member.write(b" " * 2**20)
+
+    with pytest.raises(FormatError, match=r"npy version \(1, 0\), got \([23], 0\)"):
+        read_load(path)
+
+
 @pytest.mark.parametrize(
     "shape", ["(2147483647, 2147483647, 3)", "(134217729, 1, 1)", "(-1, 1, 1)", "(4, 4, 4)"]
 )
@@ -278,13 +296,26 @@ def test_a_header_of_safetensors_has_a_bound(tmp_path: Path) -> None:
         read_load(path)
 
 
+def test_counts_are_bounded_before_they_are_widened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """8 MiB of bytes, more counts than are taken, would first become 64 MiB of integers."""
+    monkeypatch.setattr("expertplane_client.formats.trtllm.MAX_ELEMENTS", 2**20)
+    counts = np.zeros(2**22, dtype=np.uint8)
+    ranks = {"rank0.safetensors": {"0_3": counts, "0_4": counts}}
+    path = save_statistic(tmp_path, ranks, {"num_experts": len(counts)})
+
+    with pytest.raises(FormatError, match="1048576 counts, got 2 tensors of 4194304"):
+        read_load(path)
+
+
 def test_a_folder_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only so many names are looked at."""
     monkeypatch.setattr("expertplane_client.formats.files.MAX_FOLDER_FILES", 2)
     for number in range(3):
         (tmp_path / f"rank{number}.safetensors").touch()
 
-    with pytest.raises(FormatError, match="at most 2 files"):
+    with pytest.raises(FormatError, match="at most 2 files, got more"):
         read_load(tmp_path)
 
 

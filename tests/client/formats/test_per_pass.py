@@ -31,7 +31,7 @@ def save_rank(
             "forward_pass_id": number,
             "rank": rank,
             "gatherer_key": "primary",
-            "global_physical_count": torch.tensor(counts, dtype=torch.int32),
+            "global_physical_count": torch.tensor(counts),
         }
         for number, counts in passes.items()
     ]
@@ -76,7 +76,8 @@ def test_passes_without_all_ranks_are_left_out_and_told(tmp_path: Path) -> None:
         ({"rank": 0, "time": "18.0"}, "one recording .*two of rank 0"),
         ({"rank": 1, "passes": {5: [[0, 0, 0], [1, 1, 1]]}}, "a pass that all ranks"),
         ({"rank": 1, "passes": {1: [[0, 0], [1, 1]]}}, r"shape \[2, 3\] as the map"),
-        ({"rank": 1, "passes": {1: [[0, 0, 0], [1, -1, 1]]}}, "non-negative integers"),
+        ({"rank": 1, "passes": {1: [[0, 0, 0], [1, -1, 1]]}}, "integers in .* from -1 to 1"),
+        ({"rank": 1, "passes": {1: [[0, 0, 0], [1, 2**31, 1]]}}, "from 0 to 2147483648"),
         ({"rank": 1, "phy2log": [[0, 1, 3], [0, 1, 1]]}, r"in \[0, 3\), got 0 to 3"),
         ({"rank": 1, "phy2log": [[0, 1, -1], [0, 1, 1]]}, r"got -1 to 1"),
     ],
@@ -97,6 +98,24 @@ def test_a_file_under_another_ranks_name_is_refused(tmp_path: Path) -> None:
     path.with_name("expert_distribution_recorder_17.5_1.pt").write_bytes(path.read_bytes())
 
     with pytest.raises(FormatError, match="of rank 1 as its name says, got 0"):
+        read_load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("record", "found"),
+    [
+        ({"forward_pass_id": [1]}, "'forward_pass_id', got list"),
+        (3, "'forward_pass_id', got 3"),
+        ({"forward_pass_id": 1, "rank": [[0]]}, "as its name says, got list"),
+        ({"forward_pass_id": 1, "rank": "a" * 99}, f"as its name says, got '{'a' * 40}'"),
+    ],
+)
+def test_what_is_found_is_told_by_its_type(tmp_path: Path, record: Any, found: str) -> None:
+    """Numbers and text are shown, cut; the text of a list is never made, it might have no end."""
+    content = {"records": [record], "last_physical_to_logical_map": torch.tensor([[0, 1]])}
+    save_pt(tmp_path, content, "expert_distribution_recorder_1.5_0.pt")
+
+    with pytest.raises(FormatError, match=rf"{found}\.$"):
         read_load(tmp_path)
 
 

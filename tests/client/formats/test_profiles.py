@@ -16,7 +16,7 @@ from expertplane_client.formats import (
     write_placement,
 )
 
-from .files import PHY2LOG, placement
+from .files import PHY2LOG, model_of, placement
 
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ def test_two_replicas_on_a_rank_are_refused(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["npz", "json", "sglang", "vllm", "hygon", "trtllm"])
 def test_the_others_take_two_replicas_on_a_rank(tmp_path: Path, name: str) -> None:
     """DeepSeek's own algorithm makes such plans."""
-    write_placement(tmp_path / f"map{SUFFIXES[name]}", twice(), output_format=name)
+    path = tmp_path / f"map{SUFFIXES[name]}"
+    write_placement(path, twice(), output_format=name, model=model_of(name))
 
     assert len(list(tmp_path.iterdir())) == 1
 

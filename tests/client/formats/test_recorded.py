@@ -52,7 +52,8 @@ def test_a_recording_goes_from_engine_to_engine(tmp_path: Path, name: str) -> No
     found = read_load(path, MOE_LAYERS)
 
     np.testing.assert_array_equal(moe.weight(), found.weight())
-    assert (found.layer_ids, found.num_rows) == (MOE_LAYERS, 61)
+    assert found.layer_ids == MOE_LAYERS
+    assert found.num_rows == (None if name == "trtllm" else 61)
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])

@@ -22,7 +22,7 @@ from expertplane_client.formats import (
     write_placement,
 )
 
-from .files import WEIGHT
+from .files import WEIGHT, model_of
 
 
 SAMPLES = WEIGHT[np.newaxis].astype(np.int64)
@@ -80,7 +80,7 @@ def test_a_placement_comes_back(name: str, data: st.DataObject) -> None:
     written = data.draw(placements(is_apart=name in ("ascend", "omni")))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"plan{PLACEMENTS[name]}"
-        write_placement(path, written, output_format=name)
+        write_placement(path, written, output_format=name, model=model_of(name))
         assert [entry.name for entry in Path(folder).iterdir()] == [path.name]
         found = read_placement(
             path,
@@ -126,7 +126,7 @@ def test_a_recording_comes_back(name: str, written: Recording) -> None:
     expected = written.samples.sum(axis=0)[None] if name == "lmdeploy" else written.samples
     np.testing.assert_array_equal(expected, found.samples)
     assert found.layer_ids == written.layer_ids
-    if name in ("npz", "sglang-json", "lmdeploy"):
+    if name in ("sglang-json", "lmdeploy"):
         assert found.num_rows == written.num_rows
 
 
@@ -199,3 +199,17 @@ def test_rows_without_end_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="at most 134217728 counts"):
         write_load(tmp_path / "load.json", written, output_format="sglang-json")
     assert not list(tmp_path.iterdir())
+
+
+def test_tensorrt_llm_is_told_the_experts_of_a_token(tmp_path: Path) -> None:
+    """A recording does not say; unless the caller does, nothing is invented."""
+    written = Recording(samples=SAMPLES, layer_ids=(0, 1, 2), source="test")
+    for name, number, meta in (
+        ("without", None, {"num_experts": 3}),
+        ("with", 8, {"num_experts": 3, "num_experts_per_token": 8}),
+    ):
+        path = tmp_path / name
+        write_load(path, written, output_format="trtllm", num_experts_per_token=number)
+
+        assert json.loads((path / "meta_info.json").read_text()) == meta
+        np.testing.assert_array_equal(SAMPLES, read_load(path).samples)
