@@ -106,7 +106,7 @@ def test_a_planner_and_the_offline_command_agree(tmp_path: Path, simulated: Simu
     weight = rng.integers(1, 1000, size=(4, 64))
     weight[0] = 0
     np.savez(tmp_path / "load.npz", weight=weight)
-    options = ["--ranks=8", "--nodes=2", "--slots=80", "--expert-groups=4"]
+    options = ["--ranks=8", "--nodes=2", "--slots=80", "--expert-groups=4", "--policy=balanced"]
     reports = {}
     for name, more in (("plan", []), ("compute-plan", [f"--address={simulated.address}"])):
         done = run_program(

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 
 def open_load(
-    load: str, *, preset: str, layer_ids: Sequence[int] | None, samples_per_window: int, seed: int
+    load: str,
+    *,
+    preset: str,
+    layer_ids: Sequence[int] | None,
+    samples_per_window: int,
+    seed: int,
+    input_format: str | None = None,
 ) -> tuple[Iterator[npt.NDArray[np.int64]], str]:
     """Returns endless windows of load, [samples, layers, experts] tokens, and what they are.
 
@@ -27,6 +33,7 @@ def open_load(
         layer_ids: rows of the recording to keep; None keeps all.
         samples_per_window: samples in each window.
         seed: seed of the noise.
+        input_format: what the recording is, one of `INPUT_FORMATS`; None finds out.
 
     Raises:
         FormatError: the recording cannot be read.
@@ -40,6 +47,6 @@ def open_load(
             raise InputError(f"Expected one of {', '.join(sorted(PRESETS))}, got {preset!r}.")
         trace = SyntheticTrace(PRESETS[preset], seed)
         return trace.windows(samples_per_window), f"synthetic {preset} load"
-    recording = read_load(Path(load), layer_ids)
+    recording = read_load(Path(load), layer_ids, input_format=input_format)
     trace = RecordedTrace(recording.weight(), seed)
     return trace.windows(samples_per_window), f"load recorded in {Path(load).name}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from expertplane_client.console import MODES, address_option, errors_in_one_line
-from expertplane_client.formats import parse_layer_ids
+from expertplane_client.formats import INPUT_FORMATS, parse_layer_ids
 from expertplane_server.cli.display import Display
 
 
@@ -63,7 +63,8 @@ _COUNT = click.IntRange(min=1)
     type=click.Choice(MODES),
     default="auto",
     show_default=True,
-    help="Keep expert groups on their node (hierarchical) or not (global).",
+    help="Keep expert groups on their node (hierarchical), all but some replicas "
+    "(soft-hierarchical), or not (global).",
 )
 @click.option(
     "--spill",
@@ -72,9 +73,18 @@ _COUNT = click.IntRange(min=1)
     show_default=True,
     help="Replicas per layer that may leave their node, in soft-hierarchical mode.",
 )
-@click.option("--policy", default="", help="Algorithm that makes the plans; the planner's own.")
+@click.option(
+    "--policy",
+    default="",
+    help="Algorithm that makes the plans; the planner's default if empty.",
+)
 @click.option(
     "--load", default="synthetic", show_default=True, help="A recording, or 'synthetic'."
+)
+@click.option(
+    "--input-format",
+    type=click.Choice(INPUT_FORMATS),
+    help="What the recording, a file or a folder, is; found out by default.",
 )
 @click.option("--preset", default="dsv3", show_default=True, help="Synthetic model: dsv3, glm52.")
 @click.option("--layer-ids", help="Rows of the recording to keep, such as 3-60.")
@@ -93,7 +103,13 @@ _COUNT = click.IntRange(min=1)
 )
 @click.option("--json", "is_json", is_flag=True, help="Print JSON at the end instead of a table.")
 def simulate(
-    load: str, preset: str, layer_ids: str | None, num_windows: int, is_json: bool, **fleet: Any
+    load: str,
+    input_format: str | None,
+    preset: str,
+    layer_ids: str | None,
+    num_windows: int,
+    is_json: bool,
+    **fleet: Any,
 ) -> None:
     """Run simulated serving nodes against a planner and show what its plans do.
 
@@ -107,6 +123,7 @@ def simulate(
         config = FleetConfig(**fleet)
         windows, source = open_load(
             load,
+            input_format=input_format,
             preset=preset,
             layer_ids=parse_layer_ids(layer_ids) if layer_ids else None,
             samples_per_window=config.samples_per_window,

@@ -65,7 +65,7 @@ class Solution:
         digest: digest of `phy2log`.
         policy: name of the policy that ran.
         mode: the mode that was really used, never AUTO.
-        max_foreign_replicas: foreign replicas per layer that it was allowed.
+        spill: foreign replicas per layer that it was allowed.
         balance: on the evaluation samples.
         balance_before: the incumbent's on the same samples; None without an incumbent.
         gain: 1 - (summed maximum rank load) / (the incumbent's); 0 without an incumbent.
@@ -86,7 +86,7 @@ class Solution:
     moved_slots: int
     evaluation: Evaluation
     solve_s: float
-    max_foreign_replicas: int = 0
+    spill: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -108,17 +108,17 @@ class PolicyChoice:
     name: str = "deepseek"
     mode: Mode = Mode.AUTO
     seed: int = 0
-    max_foreign_replicas: int = 0
+    spill: int = 0
     """Replicas per layer that may leave their expert group's node, in soft-hierarchical mode."""
 
     def __post_init__(self) -> None:
         _check(0 < len(self.name) <= 64, "policy.name", "1 to 64 characters", repr(self.name[:80]))
         most = limits.MAX_SLOTS if self.mode is Mode.SOFT_HIERARCHICAL else 0
         _check(
-            0 <= self.max_foreign_replicas <= most,
+            0 <= self.spill <= most,
             "policy.max_foreign_replicas",
             f"at most {most} foreign replicas in {self.mode} mode",
-            self.max_foreign_replicas,
+            self.spill,
         )
 
 

@@ -105,7 +105,7 @@ def run(job: SolveJob, device: torch.device) -> Solution:
         num_expert_groups=job.num_expert_groups,
         mode=Mode(job.policy.mode),
         policy=job.policy.name,
-        spill=job.policy.max_foreign_replicas,
+        spill=job.policy.spill,
         seed=job.policy.seed,
         device=device,
     )
@@ -134,7 +134,7 @@ def run(job: SolveJob, device: torch.device) -> Solution:
         moved_slots=moved_slots,
         evaluation=Evaluation.HELD_OUT if has_kept_back else Evaluation.IN_SAMPLE,
         solve_s=time.perf_counter() - start_s,
-        max_foreign_replicas=plan.spill,
+        spill=plan.spill,
     )
 
 

@@ -67,7 +67,7 @@ def provenance_to_json(draft: PlanDraft) -> str:
             "moved_slots": solution.moved_slots,
             "evaluation": solution.evaluation,
             "solve_s": solution.solve_s,
-            "max_foreign_replicas": solution.max_foreign_replicas,
+            "spill": solution.spill,
         },
         sort_keys=True,
     )
@@ -93,7 +93,7 @@ def plan_from_row(row: dict[str, Any]) -> Plan:
         moved_slots=told["moved_slots"],
         evaluation=Evaluation(told["evaluation"]),
         solve_s=told["solve_s"],
-        max_foreign_replicas=told.get("max_foreign_replicas", 0),
+        spill=told.get("spill", 0),
     )
     draft = PlanDraft(
         deployment=row["deployment"],

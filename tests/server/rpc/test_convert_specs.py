@@ -54,7 +54,7 @@ def specs(draw: st.DrawFn) -> DeploymentSpec:
             name=draw(st.sampled_from(POLICIES)),
             mode=mode,
             seed=draw(st.integers(0, 2**63 - 1)),
-            max_foreign_replicas=draw(st.integers(0, 99 * (mode is Mode.SOFT_HIERARCHICAL))),
+            spill=draw(st.integers(0, 99 * (mode is Mode.SOFT_HIERARCHICAL))),
         ),
         trigger=TriggerParameters(
             window_samples=window_samples,
@@ -83,9 +83,7 @@ def test_defaults() -> None:
 
     assert read.num_expert_groups == 1
     assert (read.engine, read.rollout_mode) == ("", RolloutMode.ADVISORY)
-    assert read.policy == PolicyChoice(
-        name="deepseek", mode=Mode.AUTO, seed=0, max_foreign_replicas=0
-    )
+    assert read.policy == PolicyChoice(name="deepseek", mode=Mode.AUTO, seed=0, spill=0)
     assert read.trigger == TriggerParameters(
         window_samples=16, max_window_s=600, min_samples=1, cooldown_s=0, min_gain=0.01
     )
@@ -183,7 +181,7 @@ def test_unserved(field: str) -> None:
 def test_every_field_is_served_or_refused() -> None:
     """No field of a spec is passed over in silence: what is not read back is refused."""
     # Zero and empty are left out on the wire, so that every field gets another value.
-    policy = PolicyChoice(mode=Mode.SOFT_HIERARCHICAL, seed=1, max_foreign_replicas=1)
+    policy = PolicyChoice(mode=Mode.SOFT_HIERARCHICAL, seed=1, spill=1)
     served = _paths(spec_to(builders.spec(engine="vllm", model_name="m", policy=policy)), "spec.")
     known = served | set(UNSERVED)
 

@@ -248,9 +248,7 @@ def test_damaged_spec(path: Path, text: str) -> None:
 def test_spec_of_an_earlier_release(path: Path) -> None:
     """A spec from before a field existed has the field's default."""
     fill(path)
-    execute(
-        path, "UPDATE deployments SET spec = json_remove(spec, '$.policy.max_foreign_replicas')"
-    )
+    execute(path, "UPDATE deployments SET spec = json_remove(spec, '$.policy.spill')")
 
     with opened(path) as store:
         (deployment,) = store.deployments()

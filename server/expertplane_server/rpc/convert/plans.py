@@ -147,7 +147,7 @@ def _solution_metadata(solution: Solution) -> plan_pb2.PlanMetadata:
         name=solution.policy,
         mode=solution.mode,
         seed=solution.seed,
-        max_foreign_replicas=solution.max_foreign_replicas,
+        spill=solution.spill,
     )
     return plan_pb2.PlanMetadata(
         digest=solution.digest,

@@ -114,7 +114,7 @@ def policy_from(message: pb.PolicySpec, policies: Collection[str]) -> PolicyChoi
         name=name,
         mode=mode,
         seed=message.seed,
-        max_foreign_replicas=message.max_foreign_replicas,
+        spill=message.max_foreign_replicas,
     )
 
 
@@ -197,7 +197,7 @@ def policy_to(policy: PolicyChoice) -> pb.PolicySpec:
         name=policy.name,
         mode=MODES_OUT[policy.mode],
         seed=policy.seed,
-        max_foreign_replicas=policy.max_foreign_replicas,
+        max_foreign_replicas=policy.spill,
     )
 
 
