@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         PlannerError,
         UnknownPolicyError,
     )
+    from .forecast import Forecast, ForecastParams, Prediction
     from .model import BalanceReport, ExpertLoad, Mode, Placement, Plan, Topology, digest_phy2log
     from .model.homes import foreign_replicas, home_nodes
     from .policies import Policy, get_policy, policy_names
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = [
     "BalanceReport",
     "ExpertLoad",
+    "Forecast",
+    "ForecastParams",
     "InvalidInputError",
     "InvalidLoadError",
     "InvalidPlacementError",
@@ -38,6 +41,7 @@ __all__ = [
     "Plan",
     "PlannerError",
     "Policy",
+    "Prediction",
     "Topology",
     "UnknownPolicyError",
     "balancedness",
@@ -68,6 +72,7 @@ _MODULES = {
         "PlannerError",
         "UnknownPolicyError",
     ),
+    ".forecast": ("Forecast", "ForecastParams", "Prediction"),
     ".model": (
         "BalanceReport",
         "ExpertLoad",

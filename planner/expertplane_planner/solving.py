@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -20,6 +21,10 @@ from .policies.base import PlacementRequest, Policy
 from .policies.registry import get_policy
 
 
+if TYPE_CHECKING:
+    from .forecast import Prediction
+
+
 def solve(
     load: ExpertLoad,
     topology: Topology,
@@ -28,13 +33,14 @@ def solve(
     mode: Mode = Mode.AUTO,
     policy: str | Policy = "deepseek",
     spill: int = 0,
+    prediction: Prediction | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
 ) -> Plan:
     """Return a verified plan for a load.
 
     Deterministic: the same arguments on the same kind of device give the same placement. Mutates
-    nothing. Layers without load are planned like any other.
+    nothing, but keeps torch to one thread meanwhile. Layers without load are planned like others.
 
     Args:
         load: Tokens per logical expert.
@@ -43,6 +49,8 @@ def solve(
         mode: Whether expert groups stay together on a node.
         policy: Name of a policy, or a policy with parameters of its own.
         spill: Foreign replicas per layer, at most; in `Mode.SOFT_HIERARCHICAL` only.
+        prediction: What to expect of the coming steps, as from a `Forecast`; for policies that
+            look ahead. None lets them make one of the samples of the load.
         seed: Seed for policies that draw random numbers, in [0, 2^63).
         device: Device to plan on, and of the placement; where the load is, by default.
 
@@ -56,27 +64,32 @@ def solve(
     """
     start_s = time.perf_counter()
     chosen = get_policy(policy) if isinstance(policy, str) else policy
-    resolved_mode = resolve_mode(mode, topology, load.num_logical_experts, num_expert_groups)
+    target = load.samples.device if device is None else _checked_device(device)
     request = PlacementRequest(
-        load=load if device is None else load.to(_checked_device(device)),
+        load=load.to(target),
         topology=topology,
         num_expert_groups=num_expert_groups,
-        mode=resolved_mode,
+        mode=resolve_mode(mode, topology, load.num_logical_experts, num_expert_groups),
         spill=spill,
+        prediction=None if prediction is None else prediction.to(target),
         seed=seed,
     )
     with single_threaded_ops():
-        placement = _verified(chosen.place(request), request)
-        foreign = _verified_foreign(placement, request)
-        balance = report(placement, request.load)
+        return _plan(chosen, request, start_s)
+
+
+def _plan(policy: Policy, request: PlacementRequest, start_s: float) -> Plan:
+    placement = _verified(policy.place(request), request)
+    foreign = _verified_foreign(placement, request)
+    balance = report(placement, request.load)
     return Plan(
         placement=placement,
-        policy=chosen.name,
-        policy_params=dataclasses.asdict(chosen.params),
-        mode=resolved_mode,
-        spill=spill,
+        policy=policy.name,
+        policy_params=_params_of(policy),
+        mode=request.mode,
+        spill=request.spill,
         foreign_replicas=foreign,
-        seed=seed,
+        seed=request.seed,
         balance=balance,
         seconds=time.perf_counter() - start_s,
     )
@@ -90,12 +103,28 @@ def warm_up(device: torch.device | str | None = None) -> None:
     """
     load = ExpertLoad.from_weight(torch.arange(16, dtype=torch.int64).reshape(2, 8))
     topology = Topology(num_nodes=2, num_ranks=4, num_slots=12)
-    for policy in ("deepseek", "balanced"):  # the two types that kernels are compiled for
+    for policy in ("deepseek", "balanced", "robust"):  # all that is compiled, for both types
         solve(load, topology, policy=policy, device=device)
         solve(load, topology, num_expert_groups=4, policy=policy, device=device)
 
 
-def _verified(phy2log: torch.Tensor, request: PlacementRequest) -> Placement:
+def _params_of(policy: Policy) -> dict[str, object]:
+    params = policy.params
+    if not dataclasses.is_dataclass(params) or isinstance(params, type):
+        raise InvalidInputError(
+            "policy",
+            f"Expected params of policy '{policy.name}' to be a dataclass, "
+            f"got a {type(params).__name__}.",
+        )
+    return dataclasses.asdict(params)
+
+
+def _verified(phy2log: object, request: PlacementRequest) -> Placement:
+    if not isinstance(phy2log, torch.Tensor):
+        raise InvalidPlacementError(
+            "placement.phy2log",
+            f"Expected the policy to return a tensor, got a {type(phy2log).__name__}.",
+        )
     placement = Placement(phy2log, request.load.num_logical_experts, request.topology)
     if placement.num_layers != request.load.num_layers:
         raise InvalidPlacementError(

@@ -17,7 +17,7 @@ def spill_replicas(
     *,
     num_nodes: int,
     num_slots: int,
-    max_foreign: int,
+    spill: int,
     max_copies: int,
 ) -> Counts:
     """Return the replicas of each expert on each node."""
@@ -28,7 +28,7 @@ def spill_replicas(
             open_experts = [e for e in own if counts[e][node] < max_copies]
             heaviest = max(open_experts, key=lambda e: weight[e] / counts[e][node])
             counts[heaviest][node] += 1
-    for _ in range(max_foreign):
+    for _ in range(spill):
         counts = _step(weight, home, counts, max_copies)
     return counts
 

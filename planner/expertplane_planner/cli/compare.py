@@ -13,6 +13,7 @@ from expertplane_client.console import (
     dimensions,
     errors_in_one_line,
     json_option,
+    model_class_option,
     plot_option,
     print_error,
     print_json,
@@ -23,7 +24,7 @@ from expertplane_client.console import (
     slots_option,
     write_picture,
 )
-from expertplane_client.formats import FormatError, read_load, read_placement
+from expertplane_client.formats import FormatError, read_placement
 from expertplane_planner.errors import PlannerError
 
 from .progress import progress
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     type=FILE,
     help="Placement in force: what to compare with, and to count moved slots from.",
 )
+@model_class_option
 @click.option(
     "--repeat",
     "num_repeats",
@@ -67,6 +69,7 @@ def compare(
     num_slots: int,
     policies: tuple[str, ...],
     incumbent_file: Path | None,
+    model_class: str | None,
     num_repeats: int,
     is_json: bool,
     picture: Path | None,
@@ -81,10 +84,12 @@ def compare(
     with errors_in_one_line(PlannerError):
         from .comparison_views import comparison_document, comparison_table
 
-        recording = read_load(
-            options.loadfile, options.layer_ids, input_format=options.input_format
+        if model_class is not None and incumbent_file is None:
+            raise FormatError(f"Expected --incumbent with --model-class {model_class}, got none.")
+        recording = options.read()
+        comparison = _compare(
+            options, recording, num_slots, policies, incumbent_file, model_class, num_repeats
         )
-        comparison = _compare(options, recording, num_slots, policies, incumbent_file, num_repeats)
         sizes = dimensions(options, recording, num_slots=num_slots)
         if is_json:
             settings = {"seed": options.seed, "repeat": num_repeats}
@@ -109,6 +114,7 @@ def _compare(
     num_slots: int,
     policies: Sequence[str],
     incumbent_file: Path | None,
+    model_class: str | None,
     num_repeats: int,
 ) -> Comparison:
     from expertplane_planner import policy_names
@@ -118,7 +124,9 @@ def _compare(
 
     problem = problem_from(options, recording, num_slots=num_slots)
     incumbent = (
-        None if incumbent_file is None else _read_incumbent(incumbent_file, recording, problem)
+        None
+        if incumbent_file is None
+        else _read_incumbent(incumbent_file, model_class, recording, problem)
     )
     names = tuple(dict.fromkeys(policies or policy_names()))
     with progress((1 + num_repeats) * len(names)) as announce:
@@ -127,7 +135,9 @@ def _compare(
         )
 
 
-def _read_incumbent(path: Path, recording: Recording, problem: PlacementRequest) -> Placement:
+def _read_incumbent(
+    path: Path, model_class: str | None, recording: Recording, problem: PlacementRequest
+) -> Placement:
     import torch
 
     from expertplane_planner import Placement
@@ -137,6 +147,7 @@ def _read_incumbent(path: Path, recording: Recording, problem: PlacementRequest)
         num_logical_experts=recording.num_logical_experts,
         num_ranks=problem.topology.num_ranks,
         layer_ids=recording.layer_ids,
+        model_class=model_class,
     )
     expected = (recording.num_layers, problem.topology.num_slots)
     if found.phy2log.shape != expected:

@@ -15,6 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from expertplane_planner import rank_load
 
 from .picture import PALETTE, QUIET, add_grid, new_figure, png_of, style_axes, style_bar
+from .titles import title_of
 
 
 if TYPE_CHECKING:
@@ -47,13 +48,7 @@ def comparison_picture(
         sizes: The problem's, by name.
     """
     assert comparison.best is not None
-    figure = new_figure(
-        14.0,
-        6.6,
-        title=f"{comparison.mode}: "
-        "{num_layers} layers x {num_logical_experts} experts -> {num_slots} slots on {num_ranks} "
-        "ranks".format_map(sizes),
-    )
+    figure = new_figure(14.0, 6.6, title=title_of(sizes, str(comparison.mode)))
     halves: Any = figure.subfigures(1, 2, width_ratios=(1.15, 1.0), wspace=0.03)
     left, right = halves
     _draw_layers(left.subplots(), comparison, recording.layer_ids)

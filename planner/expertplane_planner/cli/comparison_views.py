@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from .comparison import Failure
+from .titles import title_of
 
 
 if TYPE_CHECKING:
@@ -25,9 +27,7 @@ def comparison_table(comparison: Comparison, sizes: Mapping[str, Any]) -> Table:
         sizes: The problem's, by name.
     """
     table = Table(
-        title=f"{comparison.mode}, "
-        "{num_layers} layers x {num_logical_experts} experts -> {num_slots} slots on {num_ranks} "
-        "ranks".format_map(sizes),
+        title=escape(title_of(sizes, str(comparison.mode))),
         title_justify="left",
     )
     has_moves = any(outcome.moved_slots is not None for outcome in comparison.outcomes)
@@ -49,7 +49,7 @@ def comparison_table(comparison: Comparison, sizes: Mapping[str, Any]) -> Table:
 
 def _cells(result: Outcome | Failure, num_columns: int) -> list[str]:
     if isinstance(result, Failure):
-        return [result.name, "[red]failed[/red]", *("-" for _ in range(num_columns - 2))]
+        return [escape(result.name), "[red]failed[/red]", *("-" for _ in range(num_columns - 2))]
     cells = _figures(result)
     if result.foreign_replicas is not None:
         cells.append(str(max(result.foreign_replicas)))
@@ -62,7 +62,11 @@ def _cells(result: Outcome | Failure, num_columns: int) -> list[str]:
 def _figures(entry: Entry) -> list[str]:
     balance = entry.balance
     figures = (balance.balancedness, balance.mean, balance.minimum)
-    return [entry.name, *(f"{figure:.4f}" for figure in figures), str(entry.num_duplicates)]
+    return [
+        escape(entry.name),
+        *(f"{figure:.4f}" for figure in figures),
+        str(entry.num_duplicates),
+    ]
 
 
 def comparison_document(comparison: Comparison) -> dict[str, Any]:

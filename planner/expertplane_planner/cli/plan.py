@@ -13,8 +13,9 @@ from expertplane_client.console import (
     errors_in_one_line,
     load_options,
 )
-from expertplane_client.formats import read_load
 from expertplane_planner.errors import PlannerError
+
+from .defaults import DEFAULT_POLICY
 
 
 if TYPE_CHECKING:
@@ -22,20 +23,19 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@load_options
+@load_options(policy=DEFAULT_POLICY)
 def plan(options: LoadOptions) -> None:
     """Plan for LOADFILE, here and now; needs no running planner."""
     with errors_in_one_line(PlannerError):
-        recording = read_load(
-            options.loadfile, options.layer_ids, input_format=options.input_format
-        )
+        recording = options.read()
         deliver(options, recording, _solve(options, recording))
 
 
 def _solve(options: LoadOptions, recording: Recording) -> SolvedPlan:
-    from .problem import problem_from, soft_foreign_replicas, solve_problem
+    from .problem import problem_from, soft_foreign_replicas, solve_problem, warm_up
 
     problem = problem_from(options, recording, num_slots=options.num_slots)
+    warm_up(problem, options.policy)
     solved = solve_problem(problem, options.policy)
     return SolvedPlan(
         phy2log=solved.placement.phy2log.numpy(),

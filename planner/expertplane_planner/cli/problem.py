@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -46,6 +47,18 @@ def problem_from(
         spill=options.spill or 0,
         seed=options.seed,
     )
+
+
+def warm_up(problem: PlacementRequest, policy: str) -> None:
+    """Solve the first layer alone, so that compilation does not pass for solving.
+
+    The library's own warm-up compiles what every policy needs, which takes twice as long.
+
+    Raises:
+        PlannerError: As for `solve_problem`.
+    """
+    layer = ExpertLoad(problem.load.samples[:, :1].contiguous())
+    solve_problem(replace(problem, load=layer), policy)
 
 
 def solve_problem(problem: PlacementRequest, policy: str) -> Plan:

@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 
@@ -43,7 +44,7 @@ def progress(num_steps: int) -> Iterator[Announce]:
 
         def announce(step: str) -> None:
             nonlocal num_begun
-            bar.update(task, description=step, completed=num_begun)
+            bar.update(task, description=escape(step), completed=num_begun)
             num_begun += 1
 
         yield announce

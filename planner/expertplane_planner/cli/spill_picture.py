@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.ticker import PercentFormatter
 
 from .picture import PALETTE, add_grid, new_figure, png_of, style_axes
+from .titles import title_of
 
 
 if TYPE_CHECKING:
@@ -32,14 +33,8 @@ def spill_picture(rows: Sequence[SweepRow], policy: str, sizes: Mapping[str, Any
         sizes: The problem's, by name.
     """
     curves = [list(same) for _, same in itertools.groupby(rows, key=lambda row: row.redundancy)]
-    only = f", redundancy {rows[0].redundancy}" if len(curves) == 1 else ""
-    figure = new_figure(
-        11.0,
-        4.6,
-        title=f"{policy}, {rows[0].mode}{only}: "
-        "{num_layers} layers x {num_logical_experts} experts on {num_ranks} ranks of {num_nodes} "
-        "nodes".format_map(sizes),
-    )
+    only = (f"redundancy {rows[0].redundancy}",) if len(curves) == 1 else ()
+    figure = new_figure(11.0, 4.6, title=title_of(sizes, policy, str(rows[0].mode), *only))
     left, right = figure.subplots(1, 2)
     _draw_balancedness(left, curves)
     _draw_step_time(right, curves)

@@ -21,9 +21,9 @@ from expertplane_client.console import (
     spill_problems_options,
     write_picture,
 )
-from expertplane_client.formats import read_load
 from expertplane_planner.errors import PlannerError
 
+from .defaults import DEFAULT_POLICY
 from .progress import progress
 from .sweep_views import sweep_documents, sweep_table
 
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     help="Redundant slots per layer to try, all ranks, such as 0,32,64.",
 )
 @click.option(
-    "--policy", default="deepseek", show_default=True, help="Algorithm that makes the plans."
+    "--policy", default=DEFAULT_POLICY, show_default=True, help="Algorithm that makes the plans."
 )
 @click.option(
     "--bytes-per-expert",
@@ -82,9 +82,7 @@ def sweep(
         require_extra("expertplane sweep --plot", package="matplotlib", extra="plots")
     with errors_in_one_line(PlannerError):
         options = problems[0]
-        recording = read_load(
-            options.loadfile, options.layer_ids, input_format=options.input_format
-        )
+        recording = options.read()
         rows = _sweep(problems, recording, policy, redundancies, bytes_per_expert)
         sizes = dimensions(options, recording)
         if is_json:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.ticker import PercentFormatter
 
 from .picture import PALETTE, add_grid, new_figure, png_of, style_axes
+from .titles import title_of
 
 
 if TYPE_CHECKING:
@@ -25,15 +26,8 @@ def sweep_picture(rows: Sequence[SweepRow], policy: str, sizes: Mapping[str, Any
         policy: What made the plans.
         sizes: The problem's, by name.
     """
-    spill = "" if rows[0].spill is None else f", spill {rows[0].spill}"
-    figure = new_figure(
-        11.0,
-        4.6,
-        title=f"{policy}, {rows[0].mode}{spill}: "
-        "{num_layers} layers x {num_logical_experts} experts on {num_ranks} ranks".format_map(
-            sizes
-        ),
-    )
+    spill = () if rows[0].spill is None else (f"spill {rows[0].spill}",)
+    figure = new_figure(11.0, 4.6, title=title_of(sizes, policy, str(rows[0].mode), *spill))
     left, right = figure.subplots(1, 2)
     _draw_balancedness(left, rows)
     _draw_step_time(right, rows)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
 from rich.table import Table
+
+from .titles import title_of
 
 
 if TYPE_CHECKING:
@@ -22,10 +25,7 @@ def sweep_table(rows: Sequence[SweepRow], policy: str, sizes: Mapping[str, Any])
         sizes: The problem's, by name.
     """
     table = Table(
-        title=f"{policy}, {rows[0].mode}, "
-        "{num_layers} layers x {num_logical_experts} experts on {num_ranks} ranks".format_map(
-            sizes
-        ),
+        title=escape(title_of(sizes, policy, str(rows[0].mode))),
         title_justify="left",
     )
     cells = [_cells(row) for row in rows]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from expertplane_planner.errors import InvalidInputError
 
-from .problem import problem_from, soft_foreign_replicas, solve_problem
+from .problem import problem_from, soft_foreign_replicas, solve_problem, warm_up
 
 
 if TYPE_CHECKING:
@@ -116,6 +116,8 @@ def sweep_problems(
             with_spill = "" if options.spill is None else f", spill {options.spill}"
             announce(f"{policy}, redundancy {redundancy}{with_spill}")
             problem = problem_from(options, recording, num_slots=num_slots)
+            if not plans[0]:
+                warm_up(problem, policy)
             plans[-1].append(solve_problem(problem, policy))
     bytes_per_slot = None if bytes_per_expert is None else recording.num_layers * bytes_per_expert
     return _rows(plans, redundancies, [options.spill for options in problems], bytes_per_slot)

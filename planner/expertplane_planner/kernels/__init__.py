@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING
 
-from . import torch_ops
+from . import torch_ops, torch_risk
 
 
 if TYPE_CHECKING:
@@ -85,6 +85,63 @@ def pack_distinct(
         )
     return torch_ops.pack_distinct(
         weight, kind, order, num_packs, max_swaps=max_swaps, tolerance=tolerance
+    )
+
+
+def pack_by_risk(
+    mean: Tensor,
+    covariance: Tensor,
+    counts: Tensor,
+    expert: Tensor,
+    weight: Tensor,
+    num_packs: int,
+    *,
+    risk: float,
+    max_swaps: int,
+    tolerance: float,
+) -> Tensor:
+    """Return a packing whose worst pack is as good as can be under an uncertain load.
+
+    A pack is worth mean + risk * standard deviation of its load, the lower the better. Items go by
+    descending weight, each into the pack with room that is best with it and holds no replica of
+    its expert. Where all packs with room hold one, the full pack of least expected load that does
+    not takes the item and gives its lightest one that the best pack with room lacks to that pack;
+    with at most num_packs replicas of each expert in a row that always works, else the item goes
+    to the best pack with room. Then swaps: between the worst pack and any other, the one that
+    lowers the worse of the two most, while that is more than the tolerance, and no expert meets
+    itself. Ties go to the lowest index: of packs, then places in the other pack, then places in
+    the worst.
+
+    Args:
+        mean: [num_layers, E] float64, expected tokens per logical expert.
+        covariance: [num_layers, E, E] float32 or float64, symmetric, positive semi-definite.
+        counts: [num_layers, E] int64, replicas per logical expert, over all rows of the layer.
+        expert: [num_rows, N] int64, logical expert of each item; equally many rows a layer, layer
+            by layer.
+        weight: [num_rows, N] floating point, what to sort items by, descending.
+        num_packs: M packs per row, divides N.
+        risk: Standard deviations that count, at least 0.
+        max_swaps: Swaps per row, at most.
+        tolerance: Smallest gain of a swap, as a share of the mean load of a pack.
+
+    Returns:
+        [num_rows, N] int64, the experts pack by pack.
+    """
+    pack = torch_risk.pack_by_risk
+    if _is_compiled(mean):
+        from . import numba_risk
+
+        pack = numba_risk.pack_by_risk
+    return pack(
+        mean.detach().contiguous(),
+        covariance.detach().contiguous(),
+        counts.to(mean.dtype).reciprocal(),
+        expert.contiguous(),
+        weight.argsort(dim=1, descending=True, stable=True),
+        num_packs,
+        risk=risk,
+        max_swaps=max_swaps,
+        tolerance=tolerance,
     )
 
 

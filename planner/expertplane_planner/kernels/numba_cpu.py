@@ -26,16 +26,23 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "boundscheck": False}
+
 _Kernel = TypeVar("_Kernel", bound="Callable[..., Any]")
 
 
-def _compiled(kernel: _Kernel) -> _Kernel:
+def compiled(kernel: _Kernel) -> _Kernel:
     """Compile on the first call; keep the result on disk where there is a place for it."""
-    compile_kernel = numba.njit(nogil=True, error_model="numpy", boundscheck=False)
-    dispatcher: Any = compile_kernel(kernel)
+    dispatcher: Any = numba.njit(kernel, **_OPTIONS)
     # A read-only installation of a user without a home has none: compiled in each process then.
     with contextlib.suppress(RuntimeError):
         dispatcher.enable_caching()
+    return dispatcher  # type: ignore[no-any-return]
+
+
+def part_of_kernel(function: _Kernel) -> _Kernel:
+    """Compile as a part of the kernels that call it; what is kept on disk of them holds it."""
+    dispatcher: Any = numba.njit(function, **_OPTIONS)
     return dispatcher  # type: ignore[no-any-return]
 
 
@@ -48,7 +55,7 @@ def grant_replicas(
     replica_rank = torch.empty_like(item)
     tables = (weight.numpy(), new_counts.numpy(), item.numpy(), replica_rank.numpy())
     quotient = np.empty_like(tables[0])
-    _over_rows(
+    over_rows(
         len(weight),
         lambda rows: _grant(*tables, quotient, slope, max_count, rows.start, rows.stop),
     )
@@ -67,14 +74,15 @@ def pack_distinct(
     """See `expertplane_planner.kernels.pack_distinct`."""
     contents = torch.empty_like(order)
     tables = (weight.numpy(), kind.numpy(), order.numpy(), contents.numpy())
-    _over_rows(
+    over_rows(
         len(weight),
         lambda rows: _pack_rows(*tables, num_packs, max_swaps, tolerance, rows.start, rows.stop),
     )
     return contents
 
 
-def _over_rows(num_rows: int, work: Callable[[range], None]) -> None:
+def over_rows(num_rows: int, work: Callable[[range], None]) -> None:
+    """Do the work on all rows, shared out to threads in runs of neighbours."""
     num_threads = max(1, min(num_kernel_threads(), num_rows))
     bounds = [num_rows * part // num_threads for part in range(num_threads + 1)]
     parts = [range(start, stop) for start, stop in zip(bounds, bounds[1:], strict=False)]
@@ -88,7 +96,7 @@ def _over_rows(num_rows: int, work: Callable[[range], None]) -> None:
             other.result()
 
 
-@_compiled
+@compiled
 def _grant(
     weight: Any,
     counts: Any,
@@ -124,7 +132,7 @@ def _grant(
             )
 
 
-@_compiled
+@compiled
 def _pack_rows(
     weight: Any,
     kind: Any,
@@ -157,7 +165,7 @@ def _pack_rows(
         _swap(weight[row], contents[row], held_kind, load, max_swaps, tolerance)
 
 
-@_compiled
+@part_of_kernel
 def _holds(held_kind: Any, first: int, stop: int, wanted: int) -> bool:
     for place in range(first, stop):  # noqa: SIM110 - compiled code knows no generators
         if held_kind[place] == wanted:
@@ -165,7 +173,7 @@ def _holds(held_kind: Any, first: int, stop: int, wanted: int) -> bool:
     return False
 
 
-@_compiled
+@part_of_kernel
 def _pack(
     weight: Any,
     kind: Any,
@@ -197,7 +205,7 @@ def _pack(
         load[best] += weight[put]
 
 
-@_compiled
+@part_of_kernel
 def _lightest_with_room(
     load: Any, num_filled: Any, barred_for: Any, capacity: int, item: int
 ) -> int:
@@ -208,7 +216,7 @@ def _lightest_with_room(
     return lightest
 
 
-@_compiled
+@part_of_kernel
 def _make_room(
     weight: Any,
     kind: Any,
@@ -248,7 +256,7 @@ def _make_room(
     return int(moved)
 
 
-@_compiled
+@part_of_kernel
 def _best_swap(
     weight: Any, contents: Any, held_kind: Any, load: Any, heavy: int, threshold: float
 ) -> tuple[int, int]:
@@ -271,7 +279,7 @@ def _best_swap(
     return given, taken
 
 
-@_compiled
+@part_of_kernel
 def _best_swap_with(
     weight: Any,
     contents: Any,
@@ -297,7 +305,7 @@ def _best_swap_with(
     return best, given, taken
 
 
-@_compiled
+@part_of_kernel
 def _swap(
     weight: Any, contents: Any, held_kind: Any, load: Any, max_swaps: int, tolerance: float
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,37 @@ if TYPE_CHECKING:
 
 
 _num_threads: ContextVar[int | None] = ContextVar("num_threads", default=None)
+
+
+class _OpsInProgress:
+    """How many callers want torch on one thread, and how many threads it had before the first.
+
+    The number is torch's, for the whole process, and so is this: of callers that overlap, each
+    would otherwise take the other's single thread for what to go back to.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._num_callers = 0
+        self._num_threads = 0
+
+    def enter(self) -> int:
+        with self._lock:
+            if self._num_callers == 0:
+                self._num_threads = torch.get_num_threads()
+            self._num_callers += 1
+            torch.set_num_threads(1)
+            return self._num_threads
+
+    def leave(self) -> None:
+        with self._lock:
+            self._num_callers -= 1
+            # Also holds for this thread, and for those that start from now on. The others that
+            # are still in there keep to one: OpenMP remembers the number for each thread.
+            torch.set_num_threads(self._num_threads)
+
+
+_ops_in_progress = _OpsInProgress()
 
 
 def num_kernel_threads() -> int:
@@ -29,11 +61,9 @@ def single_threaded_ops() -> Iterator[None]:
     on an idle machine, and forty times slower on a busy one: at the end of each operation the
     threads spin for each other.
     """
-    num_threads = torch.get_num_threads()
-    token = _num_threads.set(num_threads)
-    torch.set_num_threads(1)
+    token = _num_threads.set(_ops_in_progress.enter())
     try:
         yield
     finally:
-        torch.set_num_threads(num_threads)
+        _ops_in_progress.leave()
         _num_threads.reset(token)

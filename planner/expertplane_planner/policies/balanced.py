@@ -1,7 +1,6 @@
 """Balanced: the fast mean path, and never two replicas of an expert on a rank when avoidable.
 
-Source: DeepSeek EPLB's pipeline (see `pipeline`), with the swap search of the program "vectorized
-LPT and swap" of a published search for expert balancers on top of it.
+Source: DeepSeek EPLB's pipeline (see `pipeline`), with the swap search of `batched_swap`.
 
 Differs from both:
 1. An expert gets at most one replica per rank, or per rank of its node in hierarchical modes, and
@@ -23,6 +22,7 @@ import torch
 from expertplane_planner.stages.distinct import pack_distinct
 from expertplane_planner.stages.replicate import Replication, max_copies, replicate_greedy
 
+from .base import check_params
 from .pipeline import Pipeline
 
 
@@ -36,13 +36,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BalancedParams:
-    """How hard a packing is worked on."""
+    """How hard a packing is worked on.
+
+    Raises:
+        InvalidInputError: A parameter is too small; the field is `policy.params.<name>`.
+    """
 
     max_swaps: int = 256
     """Swaps that refine each packing, at most."""
 
     tolerance: float = 1e-5
     """Smallest gain of a swap, as a share of the mean rank load."""
+
+    def __post_init__(self) -> None:
+        check_params(self, lowest={"max_swaps": 0, "tolerance": 0.0})
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -10,8 +11,11 @@ from expertplane_planner.model.mode import Mode
 
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
+    from expertplane_planner.forecast import Prediction
     from expertplane_planner.model.load import ExpertLoad
     from expertplane_planner.model.topology import Topology
 
@@ -23,7 +27,8 @@ class PlacementRequest:
     Raises:
         InvalidInputError: Fewer slots than logical experts, experts that do not divide into the
             expert groups, a mode that is still `Mode.AUTO`, a spill below 0 or in another mode
-            than soft-hierarchical, or a seed outside [0, 2^63).
+            than soft-hierarchical, a prediction for other layers, experts or another device, or a
+            seed outside [0, 2^63).
     """
 
     load: ExpertLoad
@@ -43,6 +48,9 @@ class PlacementRequest:
 
     spill: int = 0
     """Foreign replicas per layer that soft-hierarchical mode allows; 0 in any other mode."""
+
+    prediction: Prediction | None = None
+    """What to expect of the coming steps, where more is known than the load says by itself."""
 
     def __post_init__(self) -> None:
         num_logical_experts = self.load.num_logical_experts
@@ -68,8 +76,41 @@ class PlacementRequest:
                 f"Expected spill in {Mode.SOFT_HIERARCHICAL} mode only, "
                 f"got {self.spill} in {self.mode} mode.",
             )
+        load = self.load
+        if self.prediction is not None and (
+            self.prediction.mean.shape != load.samples.shape[1:]
+            or self.prediction.device != load.samples.device
+        ):
+            raise InvalidInputError(
+                "prediction",
+                f"Expected a prediction for {load.num_layers} layers of {num_logical_experts} "
+                f"experts on {load.samples.device}, got {self.prediction.num_layers} of "
+                f"{self.prediction.num_logical_experts} on {self.prediction.device}.",
+            )
         if not 0 <= self.seed < 2**63:
             raise InvalidInputError("seed", f"Expected seed in [0, 2^63), got {self.seed}.")
+
+
+def check_params(params: object, *, lowest: Mapping[str, float]) -> None:
+    """Check that parameters of a policy are numbers of their kind and not too small.
+
+    Args:
+        params: A dataclass; fields that are declared with type int must hold whole numbers.
+        lowest: Smallest allowed value by name of the field.
+
+    Raises:
+        InvalidInputError: One is not; the field is `policy.params.<name>`.
+    """
+    for name, least in lowest.items():
+        value = getattr(params, name)
+        kinds = (int,) if isinstance(least, int) else (int, float)
+        is_number = isinstance(value, kinds) and not isinstance(value, bool)
+        if not is_number or not least <= value < math.inf:
+            kind = "a whole number" if isinstance(least, int) else "a number"
+            raise InvalidInputError(
+                f"policy.params.{name}",
+                f"Expected {name} to be {kind} of at least {least}, got {value!r}.",
+            )
 
 
 @runtime_checkable

@@ -1,7 +1,7 @@
 """Batched swap: greedy packing of all layers at once, then swaps that lower the heaviest pack.
 
-Source: the program "vectorized LPT and swap" of a published search for expert balancers on top of
-DeepSeek EPLB.
+Source: "vectorized LPT and swap", a change to DeepSeek EPLB found by an automated search and
+handed to this project with its code; not public.
 
 Differs from the source:
 1. Sorting is stable and every tie goes to the lowest index.
@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 from expertplane_planner.stages.pack import Packing, pack_lpt
 from expertplane_planner.stages.refine import refine_peak
-from expertplane_planner.stages.replicate import replicate_greedy
 
+from .base import check_params
 from .pipeline import Pipeline
 
 
@@ -33,10 +33,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchedSwapParams:
-    """How hard a packing is worked on."""
+    """How hard a packing is worked on.
+
+    Raises:
+        InvalidInputError: A parameter is too small; the field is `policy.params.<name>`.
+    """
 
     max_swaps: int = 50
     """Swaps that refine each packing, at most."""
+
+    def __post_init__(self) -> None:
+        check_params(self, lowest={"max_swaps": 0})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,5 @@ class BatchedSwapPolicy:
 
         return Pipeline(
             pack_groups=pack,
-            replicate=lambda weight, num_replicas, _: replicate_greedy(weight, num_replicas),
             pack=pack,
         ).place(request)

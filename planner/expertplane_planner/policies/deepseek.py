@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from expertplane_planner.stages.pack import pack_lpt
-from expertplane_planner.stages.replicate import replicate_greedy
 
 from .pipeline import Pipeline
 
@@ -55,6 +54,5 @@ class DeepSeekPolicy:
         """
         return Pipeline(
             pack_groups=lambda weight, _, num_packs: pack_lpt(weight, num_packs),
-            replicate=lambda weight, num_replicas, _: replicate_greedy(weight, num_replicas),
             pack=lambda weight, _, num_packs: pack_lpt(weight, num_packs),
         ).place(request)

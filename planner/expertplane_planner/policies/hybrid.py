@@ -1,7 +1,7 @@
 """Hybrid: two apportionment rules for replicas, and a few aimed swaps after packing.
 
-Source: the program "refine packing and hybrid replication" of a published search for expert
-balancers on top of DeepSeek EPLB.
+Source: "refine packing and hybrid replication", a change to DeepSeek EPLB found by an automated
+search and handed to this project with its code; not public.
 
 Differs from the source:
 1. All layers are packed and refined at once, on the device of the load.
@@ -23,6 +23,7 @@ from expertplane_planner.stages.pack import Packing, pack_lpt
 from expertplane_planner.stages.refine import refine_gap
 from expertplane_planner.stages.replicate import replicate_hybrid
 
+from .base import check_params
 from .pipeline import Pipeline
 
 
@@ -34,13 +35,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HybridParams:
-    """How many swaps follow each packing."""
+    """How many swaps follow each packing.
+
+    Raises:
+        InvalidInputError: A parameter is too small; the field is `policy.params.<name>`.
+    """
 
     max_group_swaps: int = 1
     """Swaps of expert groups between nodes, at most."""
 
     max_replica_swaps: int = 2
     """Swaps of replicas between ranks, at most."""
+
+    def __post_init__(self) -> None:
+        check_params(self, lowest={"max_group_swaps": 0, "max_replica_swaps": 0})
 
 
 @dataclass(frozen=True, slots=True)

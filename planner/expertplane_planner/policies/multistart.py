@@ -1,7 +1,7 @@
 """Multi-start: two greedy packings, each refined by swaps of its heaviest packs, the tighter kept.
 
-Source: the program "optimized packing and replication" of a published search for expert balancers
-on top of DeepSeek EPLB.
+Source: "optimized packing and replication", a change to DeepSeek EPLB found by an automated search
+and handed to this project with its code; not public.
 
 Differs from the source:
 1. All layers and starts are packed and refined at once, on the device of the load.
@@ -22,8 +22,8 @@ import torch
 
 from expertplane_planner.stages.candidates import noisy_keys, pack_best_start
 from expertplane_planner.stages.refine import refine_half_gap
-from expertplane_planner.stages.replicate import replicate_greedy
 
+from .base import check_params
 from .pipeline import Pipeline
 
 
@@ -37,7 +37,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MultistartParams:
-    """How many packings are tried, and how hard each is worked on."""
+    """How many packings are tried, and how hard each is worked on.
+
+    Raises:
+        InvalidInputError: A parameter is too small; the field is `policy.params.<name>`.
+    """
 
     num_starts: int = 2
     """Packings per row, the first without noise; at least 1."""
@@ -50,6 +54,11 @@ class MultistartParams:
 
     noise: float = 0.075
     """Items are ordered by weight times a factor in [1 - noise, 1 + noise)."""
+
+    def __post_init__(self) -> None:
+        check_params(
+            self, lowest={"num_starts": 1, "max_swaps": 0, "num_heaviest": 1, "noise": 0.0}
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +95,6 @@ class MultistartPolicy:
 
         return Pipeline(
             pack_groups=pack,
-            replicate=lambda weight, num_replicas, _: replicate_greedy(weight, num_replicas),
             pack=pack,
             dtype=torch.float64,
         ).place(request)

@@ -1,7 +1,7 @@
 """Parallel L2: eight greedy packings side by side, refined for the least sum of squares.
 
-Source: the program "parallel randomized greedy with L2 swap" of a published search for expert
-balancers on top of DeepSeek EPLB.
+Source: "parallel randomized greedy with L2 swap", a change to DeepSeek EPLB found by an automated
+search and handed to this project with its code; not public.
 
 Differs from the source:
 1. Sorting is stable and every tie goes to the lowest index.
@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 from expertplane_planner.stages.candidates import noisy_keys, pack_best_start
 from expertplane_planner.stages.refine import refine_squares
-from expertplane_planner.stages.replicate import replicate_greedy
 
+from .base import check_params
 from .pipeline import Pipeline
 
 
@@ -35,7 +35,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParallelL2Params:
-    """How many packings are tried, and how hard each is worked on."""
+    """How many packings are tried, and how hard each is worked on.
+
+    Raises:
+        InvalidInputError: A parameter is too small; the field is `policy.params.<name>`.
+    """
 
     num_candidates: int = 8
     """Packings per row, the first without noise; at least 1."""
@@ -45,6 +49,9 @@ class ParallelL2Params:
 
     noise: float = 0.2
     """Items are ordered by weight times a factor in [1, 1 + noise)."""
+
+    def __post_init__(self) -> None:
+        check_params(self, lowest={"num_candidates": 1, "max_swaps": 0, "noise": 0.0})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +86,6 @@ class ParallelL2Policy:
 
         return Pipeline(
             pack_groups=pack,
-            replicate=lambda weight, num_replicas, _: replicate_greedy(weight, num_replicas),
             pack=pack,
         ).place(request)
 

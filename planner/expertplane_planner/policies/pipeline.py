@@ -15,7 +15,7 @@ import torch
 
 from expertplane_planner.model.mode import Mode
 from expertplane_planner.stages.permutation import inverse_permutation
-from expertplane_planner.stages.replicate import max_copies
+from expertplane_planner.stages.replicate import max_copies, replicate_greedy
 from expertplane_planner.stages.spill import spill_replicas
 
 
@@ -50,32 +50,42 @@ class Packer(Protocol):
 
         Args:
             weight: [num_rows, num_items] floating point, load per item.
-            kind: [num_rows, num_items] int64; items of one kind are copies of each other, and one
-                copy in a pack is enough.
+            kind: [num_rows, num_items] int64, the expert group, or the logical expert that a
+                replica copies. Items of one kind are copies of each other, and one copy in a pack
+                is enough. Rows go layer by layer and, inside a layer, node by node.
             num_packs: Packs per row, divides num_items.
         """
         ...
 
 
+def _replicate_greedily(weight: Tensor, num_replicas: int, _: int, /) -> Replication:
+    return replicate_greedy(weight, num_replicas)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
-    """The stages of a policy, in the order in which they run."""
+    """The stages of a policy."""
 
     pack_groups: Packer
-    """Expert groups to nodes, in hierarchical modes."""
+    """First, in hierarchical modes: expert groups to nodes."""
 
-    replicate: Replicator
-    """Redundant slots to experts, inside a node where experts are tied to one."""
+    replicate: Replicator = _replicate_greedily
+    """Second: redundant slots to experts, inside a node where experts are tied to one."""
 
     pack: Packer
-    """Replicas to ranks, inside a node where experts are tied to one."""
+    """Third: replicas to ranks, inside a node where experts are tied to one."""
 
     dtype: torch.dtype = torch.float32
     """Floating point type of loads and of every sum over them."""
 
-    def place(self, request: PlacementRequest) -> Tensor:
-        """Return which logical expert each slot holds, see `Policy.place`."""
-        weight = request.load.total().to(self.dtype)
+    def place(self, request: PlacementRequest, weight: Tensor | None = None) -> Tensor:
+        """Return which logical expert each slot holds, see `Policy.place`.
+
+        Args:
+            request: What to place and where.
+            weight: [L, E] floating point, what to plan on in place of the sum of the samples.
+        """
+        weight = (request.load.total() if weight is None else weight).to(self.dtype)
         match request.mode:
             case Mode.HIERARCHICAL:
                 experts = self._experts_by_node(weight, request)
@@ -110,11 +120,12 @@ class Pipeline:
         # From here on a row is one node of one layer.
         own_weight = weight.gather(1, experts).reshape(-1, num_experts)
         replicas = self.replicate(own_weight, num_slots, num_ranks)
-        packing = self.pack(replicas.load(own_weight), replicas.item, num_ranks)
-        held = replicas.item.gather(1, packing.contents(num_ranks))
         # From the index inside a node back to the logical expert.
         first = torch.arange(num_nodes, device=weight.device).view(1, -1, 1) * num_experts
-        return experts.gather(1, (held.view(-1, num_nodes, num_slots) + first).flatten(1))
+        index = (replicas.item.view(-1, num_nodes, num_slots) + first).flatten(1)
+        expert = experts.gather(1, index).view(-1, num_slots)
+        packing = self.pack(replicas.load(own_weight), expert, num_ranks)
+        return expert.gather(1, packing.contents(num_ranks)).view(len(weight), -1)
 
     def _fill_softly(self, weight: Tensor, request: PlacementRequest) -> Tensor:
         """Return the map of nodes with some replicas of other nodes' experts, [L, P] int64."""
@@ -127,7 +138,7 @@ class Pipeline:
             num_nodes=topology.num_nodes,
             num_slots=topology.num_slots,
             # Each foreign replica takes the place of a redundant one; there are no more of those.
-            max_foreign=min(request.spill, topology.num_slots - weight.shape[1]),
+            spill=min(request.spill, topology.num_slots - weight.shape[1]),
             max_copies=max_copies(
                 experts.shape[1] // topology.num_nodes,
                 topology.slots_per_node,

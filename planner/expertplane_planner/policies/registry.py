@@ -22,6 +22,7 @@ from .hybrid import HybridPolicy
 from .multistart import MultistartPolicy
 from .parallel_l2 import ParallelL2Policy
 from .restarts import RestartsPolicy
+from .robust import RobustPolicy
 
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ ENTRY_POINT_GROUP = "expertplane.policies"
 _BUILT_IN: Mapping[str, Callable[[], Policy]] = MappingProxyType(
     {
         "deepseek": DeepSeekPolicy,
+        "robust": RobustPolicy,
         "balanced": BalancedPolicy,
         "restarts": RestartsPolicy,
         "multistart": MultistartPolicy,
@@ -79,5 +81,11 @@ def _load(entry_point: EntryPoint) -> Policy:
             "policy",
             f"Expected policy '{entry_point.name}' to have name, params and place, "
             f"got a {type(policy).__name__}.",
+        )
+    if policy.name != entry_point.name:
+        raise UnknownPolicyError(
+            "policy",
+            f"Expected the policy of entry point '{entry_point.name}' to have its name, "
+            f"got '{policy.name}'.",
         )
     return policy

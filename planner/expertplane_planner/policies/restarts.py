@@ -1,8 +1,8 @@
 """Restarts: several greedy packings under noise, each refined by swaps, the evenest one kept.
 
-Source: the program "randomized restarts and optimized replication" of a published search for
-expert balancers on top of DeepSeek EPLB. Its description is followed; part of its code is not
-available.
+Source: "randomized restarts and optimized replication", a change to DeepSeek EPLB found by an
+automated search and handed to this project with its code; not public. Here the description is
+followed, since part of the code is missing.
 
 Differs from the source:
 1. All layers and starts are packed and refined at once, in float64, on the device of the load.
@@ -24,8 +24,8 @@ import torch
 
 from expertplane_planner.stages.candidates import noisy_keys, pack_best_start
 from expertplane_planner.stages.refine import refine_half_gap
-from expertplane_planner.stages.replicate import replicate_greedy
 
+from .base import check_params
 from .pipeline import Pipeline
 
 
@@ -39,7 +39,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestartsParams:
-    """How many packings are tried, and how hard each is worked on."""
+    """How many packings are tried, and how hard each is worked on.
+
+    Raises:
+        InvalidInputError: A parameter is too small; the field is `policy.params.<name>`.
+    """
 
     num_starts: int = 5
     """Packings per row, the first without noise; at least 1."""
@@ -49,6 +53,9 @@ class RestartsParams:
 
     noise: float = 0.1
     """Items are ordered by weight times a factor in [1 - noise, 1 + noise)."""
+
+    def __post_init__(self) -> None:
+        check_params(self, lowest={"num_starts": 1, "max_swaps": 0, "noise": 0.0})
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +90,6 @@ class RestartsPolicy:
 
         return Pipeline(
             pack_groups=pack,
-            replicate=lambda weight, num_replicas, _: replicate_greedy(weight, num_replicas),
             pack=pack,
             dtype=torch.float64,
         ).place(request)

@@ -43,9 +43,9 @@ def refine_half_gap(
         num_steps: Swaps per row, at most.
         num_heaviest: Heaviest packs that each step looks at.
     """
-    contents = packing.contents(num_packs)
     if num_packs == 1:
         return packing
+    contents = packing.contents(num_packs)
     for _ in range(num_steps):
         contents = _half_gap_step(weight, contents, num_packs, num_heaviest)
     return Packing.from_contents(contents, num_packs)

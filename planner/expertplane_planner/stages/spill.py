@@ -38,7 +38,7 @@ def spill_replicas(
     *,
     num_nodes: int,
     num_slots: int,
-    max_foreign: int,
+    spill: int,
     max_copies: int,
 ) -> NodeReplicas:
     """Return replicas node by node, as many at home as must be and some on colder nodes.
@@ -50,23 +50,23 @@ def spill_replicas(
     each of `max_copies` ranks, or all ranks have one. Those that give up or gain a replica at home
     have no foreign ones, so that all their tokens stay on their node, and no step makes the
     heaviest node heavier. The step is the one that leaves the lowest maximum of the two nodes, and
-    is made where that is lower than before. With `max_foreign` 0 this is greedy replication inside
+    is made where that is lower than before. With `spill` 0 this is greedy replication inside
     each node, with at most `max_copies` replicas each. Ties go to the lowest expert, then to the
     lowest node.
 
-    Takes max_foreign steps, each O(L * E * N). Does not mutate its input.
+    Takes spill steps, each O(L * E * N). Does not mutate its input.
 
     Args:
         weight: [L, E] floating point, tokens per logical expert, finite and non-negative.
         home: [L, E] int64, node that each expert belongs to; equally many experts a node.
         num_nodes: Nodes, divides E and num_slots.
         num_slots: Slots per layer over all nodes, at least E.
-        max_foreign: Foreign replicas per layer, at most.
+        spill: Foreign replicas per layer, at most.
         max_copies: Replicas of an expert on one node, at most; enough to fill all slots.
     """
     assert num_slots <= max_copies * weight.shape[1]
     counts = _counts_at_home(weight, home, num_nodes, num_slots // num_nodes, max_copies)
-    for _ in range(max_foreign):
+    for _ in range(spill):
         counts = _spilled(weight, home, counts, max_copies)
     flat = counts.transpose(1, 2).flatten()
     expert = torch.arange(weight.shape[1], device=weight.device).repeat(len(weight) * num_nodes)

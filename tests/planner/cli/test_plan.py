@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from expertplane_client.console import foreign_replicas
 from expertplane_planner import ExpertLoad, Topology, digest_phy2log, solve
-from expertplane_planner.cli import plan
+from expertplane_planner.cli import compare, plan
 from tests.support.builders import README_PHY2LOG, README_WEIGHT
 
 
@@ -31,7 +31,7 @@ def run(*arguments: str | Path) -> Result:
 def test_the_readme_example_of_deepseek(load: Path, tmp_path: Path) -> None:
     """The command writes the placement that DeepSeek's README prints."""
     output = tmp_path / "plan.npz"
-    result = run(load, *MACHINE, "--layer-ids", "1-2", "--output", output)
+    result = run(load, *MACHINE, "--layer-ids", "1-2", "--policy", "deepseek", "--output", output)
 
     assert result.exit_code == 0, result.output
     with np.load(output, allow_pickle=False) as maps:
@@ -45,7 +45,8 @@ def test_the_readme_example_of_deepseek(load: Path, tmp_path: Path) -> None:
 def test_the_report_tells_what_was_done(load: Path, tmp_path: Path) -> None:
     """The report holds the plan's figures, its fingerprint and what it was made from."""
     report = tmp_path / "report.json"
-    assert run(load, *MACHINE, "--layer-ids", "1-2", "--report", report).exit_code == 0
+    arguments = (load, *MACHINE, "--layer-ids", "1-2", "--policy", "deepseek")
+    assert run(*arguments, "--report", report).exit_code == 0
     found = json.loads(report.read_text())
     solved = solve(
         ExpertLoad.from_weight(torch.tensor(README_WEIGHT)),
@@ -76,7 +77,7 @@ def test_the_report_tells_what_was_done(load: Path, tmp_path: Path) -> None:
 
 def test_the_summary_is_for_people(load: Path) -> None:
     """Policy, mode, sizes and balance are printed; no file is needed."""
-    result = run(load, *MACHINE, "--mode", "global")
+    result = run(load, *MACHINE, "--mode", "global", "--policy", "deepseek")
 
     assert result.exit_code == 0, result.output
     assert "deepseek, global" in result.stdout
@@ -250,3 +251,139 @@ def test_the_input_format_is_what_is_said(load: Path) -> None:
 
     assert result.exit_code == 1
     assert "load.npz" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("output", "report", "message"),
+    [
+        ("plan.npz", "report.txt", "ends in .json"),
+        ("plan.npz", "nowhere/report.json", "nowhere/report.json"),
+        ("nowhere/plan.npz", "report.json", "nowhere/plan.npz"),
+        ("plan.json", "plan.json", "two files"),
+        ("plan.json", "../{folder}/plan.json", "two files"),
+    ],
+)
+def test_both_outputs_are_checked_before_anything_is_written(
+    load: Path, tmp_path: Path, solves: list[int], output: str, report: str, message: str
+) -> None:
+    """What would leave one file without the other is refused before a solve, in one line."""
+    before = set(tmp_path.iterdir())
+    result = run(
+        *(load, *MACHINE, "--output", tmp_path / output, "--output-format"),
+        *("json" if output.endswith("json") else "npz", "--report"),
+        tmp_path / report.format(folder=tmp_path.name),
+    )
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert set(tmp_path.iterdir()) == before
+    assert solves == []
+
+
+def test_what_is_written_is_told_at_once(load: Path, tmp_path: Path) -> None:
+    """A report that cannot be written does not hide that the placement was."""
+    output, report = tmp_path / "plan.npz", tmp_path / "report.json"
+    (tmp_path / "report.json.tmp").mkdir()  # where the report is written first
+    result = run(load, *MACHINE, "--output", output, "--report", report)
+
+    assert result.exit_code == 1
+    assert result.stdout == f"wrote {output}\n"
+    assert "report.json" in result.stderr
+    assert output.exists()
+
+
+@pytest.mark.parametrize(
+    ("document", "arguments", "message"),
+    [
+        ("hidden", ("--engine", "vllm"), "such as --layer-ids 1-2"),
+        ("hidden", ("--engine", "ascend"), "such as --layer-ids 1-2"),
+        ("moe", ("--engine", "sglang"), "Expected --layer-ids for SGLang"),
+        ("moe", ("--engine", "trtllm"), "Expected --layer-ids for TensorRT-LLM"),
+        ("moe", ("--engine", "sglang", "--layer-ids", "3-4"), "such as --hidden-layers 5"),
+        (
+            "moe",
+            ("--engine", "sglang", "--layer-ids", "3-4", "--hidden-layers", "4"),
+            "Expected --hidden-layers above 4",
+        ),
+        ("moe", ("--output-format", "hygon"), "Expected --model-class"),
+        ("moe", ("--engine", "vllm", "--model-class", "A"), "--model-class only"),
+        ("moe", ("--engine", "vllm", "--hidden-layers", "9"), "--hidden-layers only"),
+    ],
+)
+def test_what_the_file_does_not_say_is_asked_for_before_a_solve(
+    tmp_path: Path,
+    solves: list[int],
+    document: str,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    """Layers are never guessed: one line says what to type, and nothing is computed or written."""
+    load = layers_of(tmp_path, document)
+    suffix = {"vllm": ".pt", "trtllm": ".yaml"}.get(arguments[1], ".json")
+    output = tmp_path / f"plan{suffix}"
+    result = run(load, *MACHINE, "--output", output, *arguments)
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not output.exists()
+    assert solves == []
+
+
+def test_the_hidden_layers_are_what_is_said(tmp_path: Path) -> None:
+    """VLLM's rows go to the layers named, of as many as named; by default as the file says."""
+    rows = {}
+    for document, arguments in {
+        "moe": ("--layer-ids", "1-2", "--hidden-layers", "4"),
+        "hidden": ("--layer-ids", "1-2"),
+    }.items():
+        output = tmp_path / f"{document}_plan.json"
+        load = layers_of(tmp_path, document)
+        result = run(load, *MACHINE, "--engine", "sglang", "--output", output, *arguments)
+        assert result.exit_code == 0, result.output
+        rows[document] = json.loads(output.read_text())["physical_to_logical_map"]
+
+    assert (len(rows["moe"]), len(rows["hidden"])) == (4, 3)
+    assert rows["moe"][:3] == rows["hidden"]
+    assert rows["moe"][3] == rows["moe"][0]
+
+
+def test_hygons_file_has_the_class_that_is_said(tmp_path: Path) -> None:
+    """The engine looks the map up by it; `compare` finds it again."""
+    load, output = layers_of(tmp_path, "moe"), tmp_path / "map.json"
+    arguments = ("--output", output, "--output-format", "hygon")
+    result = run(load, *MACHINE, *arguments, "--model-class", "Qwen3MoeForCausalLM")
+    assert result.exit_code == 0, result.output
+    assert list(json.loads(output.read_text())["model_maps"]) == ["Qwen3MoeForCausalLM"]
+
+    for model_class, exit_code in {"Qwen3MoeForCausalLM": 0, "Other": 1}.items():
+        incumbent = ("--incumbent", str(output), "--model-class", model_class)
+        policy = ("--policy", "deepseek")
+        found = CliRunner().invoke(compare, [str(load), *MACHINE, *policy, *incumbent])
+        assert found.exit_code == exit_code, found.output
+    alone = CliRunner().invoke(compare, [str(load), *MACHINE, "--model-class", "Other"])
+    assert alone.stderr == "Error: Expected --incumbent with --model-class Other, got none.\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [("--model-class", "A", "--output"), ("--hidden-layers", "4", "--output or --engine")],
+)
+def test_settings_of_a_file_need_one(load: Path, option: str, value: str, message: str) -> None:
+    """Without a file they would do nothing."""
+    result = run(load, *MACHINE, option, value)
+
+    assert result.exit_code == 1
+    assert f"Expected {message} with {option}, got" in result.stderr
+
+
+def layers_of(folder: Path, name: str) -> Path:
+    """Writes DeepSeek's example with a row per hidden layer, the first dense, or per MoE layer."""
+    path = folder / f"{name}.json"
+    document = {
+        "hidden": {"logical_count": [[0] * 12, *README_WEIGHT]},
+        "moe": {"load_history": [{"logical_expert_load": README_WEIGHT}]},
+    }[name]
+    path.write_text(json.dumps(document))
+    return path

@@ -61,7 +61,10 @@ def test_redundancy_is_weighed_against_memory(uneven: Path) -> None:
     replicas of 4 tokens, so that one rank has two of them; eight slots hold seven of 12/7 tokens,
     four of them on one rank. So the busiest rank has 12, 8 and 48/7 tokens, the mean is 6.
     """
-    found = document(uneven, "--ranks", "2", "--redundancy", "0,2,6", "--bytes-per-expert", "1000")
+    found = document(
+        *(uneven, "--ranks", "2", "--redundancy", "0,2,6", "--policy", "deepseek"),
+        *("--bytes-per-expert", "1000"),
+    )
     first, second, third = found["rows"]
 
     assert found["policy"] == "deepseek"
@@ -87,7 +90,7 @@ def test_the_gain_is_per_slot_of_a_rank(uneven: Path) -> None:
 
     The first row given is what the others are relative to.
     """
-    rows = document(uneven, "--ranks", "2", "--redundancy", "0,6")["rows"]
+    rows = document(uneven, "--ranks", "2", "--redundancy", "0,6", "--policy", "deepseek")["rows"]
 
     assert rows[1]["marginal_gain"] == pytest.approx(1 / 7)
     assert rows[1]["extra_bytes_per_rank"] is None

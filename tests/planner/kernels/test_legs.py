@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import torch
 import expertplane_planner
 from expertplane_planner import kernels, solve
 from expertplane_planner.kernels import numba_cpu
+from expertplane_planner.kernels.threads import num_kernel_threads, single_threaded_ops
 
 from ...support import builders
 
@@ -75,7 +77,7 @@ def test_a_kernel_without_a_place_on_disk_is_compiled_all_the_same() -> None:
     scope: dict[str, Any] = {}
     exec("def double(x):\n    return 2 * x\n", scope)
 
-    assert numba_cpu._compiled(scope["double"])(21) == 42
+    assert numba_cpu.compiled(scope["double"])(21) == 42
 
 
 def test_an_installation_that_cannot_be_written_to_plans(tmp_path: Path) -> None:
@@ -113,7 +115,7 @@ def test_each_row_is_worked_on_once(num_threads: int, num_rows: int) -> None:
     torch.set_num_threads(num_threads)
     rows: list[int] = []
 
-    numba_cpu._over_rows(num_rows, rows.extend)
+    numba_cpu.over_rows(num_rows, rows.extend)
 
     assert sorted(rows) == list(range(num_rows))
 
@@ -129,7 +131,35 @@ def test_what_a_thread_raises_is_raised(bad_row: int) -> None:
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        numba_cpu._over_rows(4, work)
+        numba_cpu.over_rows(4, work)
+
+
+@pytest.mark.usefixtures("threads")
+def test_overlapping_callers_give_torch_its_threads_back() -> None:
+    """Of two that overlap, none takes the other's one thread for what torch had."""
+    torch.set_num_threads(4)
+    seen: list[int] = []
+    entered, may_leave = threading.Event(), threading.Event()
+
+    def late() -> None:
+        with single_threaded_ops():
+            seen.extend((torch.get_num_threads(), num_kernel_threads()))
+            entered.set()
+            may_leave.wait()
+
+    with single_threaded_ops():
+        assert (torch.get_num_threads(), num_kernel_threads()) == (1, 4)
+        other = threading.Thread(target=late)
+        other.start()
+        entered.wait()
+    may_leave.set()
+    other.join()
+    assert seen == [1, 4]
+    assert torch.get_num_threads() == 4
+    fresh = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    fresh.start()
+    fresh.join()
+    assert seen[2:] == [4]
 
 
 @pytest.mark.usefixtures("threads")

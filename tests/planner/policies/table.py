@@ -12,6 +12,7 @@ from expertplane_planner.policies.hybrid import HybridPolicy
 from expertplane_planner.policies.multistart import MultistartPolicy
 from expertplane_planner.policies.parallel_l2 import ParallelL2Policy
 from expertplane_planner.policies.restarts import RestartsPolicy
+from expertplane_planner.policies.robust import RobustPolicy
 
 
 if TYPE_CHECKING:
@@ -37,6 +38,13 @@ class Row:
     is_scale_invariant: bool = False
     """No threshold in tokens: other units, by a power of two, change nothing."""
 
+    is_unit_free: bool = True
+    """Other units, by a power of two, change nothing at thousands of tokens. Not so where the
+    noise of sampling counts, which is in tokens."""
+
+    plans_on_the_sum: bool = True
+    """The samples of a load count by their sum only."""
+
     is_exact: bool = False
     """Counts in float64: loads that differ by a token are different."""
 
@@ -52,6 +60,16 @@ class Row:
 
 ROWS = (
     Row(name="deepseek", make=DeepSeekPolicy, is_scale_invariant=True, refines_deepseek=True),
+    # Replicas go to what is uncertain as well as to what is hot.
+    Row(
+        name="robust",
+        make=RobustPolicy,
+        avoids_duplicates=True,
+        is_unit_free=False,
+        plans_on_the_sum=False,
+        is_exact=True,
+        replicates_greedily=False,
+    ),
     Row(
         name="balanced",
         make=BalancedPolicy,

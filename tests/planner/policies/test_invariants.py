@@ -129,7 +129,9 @@ def test_a_power_of_two_changes_nothing(row: Row, name: str, factor: float) -> N
     assert place(row, instance).digest() == place(row, instance, scaled).digest()
 
 
-@pytest.mark.parametrize("row", [r for r in ROWS if not r.is_scale_invariant], ids=str)
+@pytest.mark.parametrize(
+    "row", [r for r in ROWS if r.is_unit_free and not r.is_scale_invariant], ids=str
+)
 def test_thresholds_in_tokens_do_not_show_at_token_counts(row: Row) -> None:
     """Where a policy takes loads a hair apart for equal, thousands of tokens are far apart."""
     instance = instances.adversarial()["skewed"]
@@ -185,6 +187,8 @@ def test_the_layout_of_a_load_does_not_matter(row: Row) -> None:
     for samples in (transposed, strided):
         assert not samples.is_contiguous()
         assert place(row, instance, ExpertLoad(samples)).digest() == place(row, instance).digest()
+    if not row.plans_on_the_sum:
+        return
     repeated = ExpertLoad(instance.load.samples.expand(4, -1, -1))
     fourfold = ExpertLoad(instance.load.samples * 4)
     assert place(row, instance, repeated).digest() == place(row, instance, fourfold).digest()

@@ -33,6 +33,7 @@ class RoundRobin:
         ).phy2log
 
 class ALayerShort(RoundRobin):
+    name = "a-layer-short"
     def place(self, request):
         return super().place(request)[:-1]
 """
@@ -43,6 +44,7 @@ deepseek = third_party_policies:RoundRobin
 no-such-module = third_party_nowhere:RoundRobin
 not-a-policy = builtins:dict
 a-layer-short = third_party_policies:ALayerShort
+by-another-name = third_party_policies:RoundRobin
 round-robin = third_party_policies:RoundRobin
 """
 
@@ -96,7 +98,13 @@ def test_an_installed_policy_is_found_by_name() -> None:
 @pytest.mark.usefixtures("third_party")
 def test_names_are_listed_without_importing_anything() -> None:
     """Broken policies are listed too: names come from metadata, built-in ones first and once."""
-    installed = ("a-layer-short", "no-such-module", "not-a-policy", "round-robin")
+    installed = (
+        "a-layer-short",
+        "by-another-name",
+        "no-such-module",
+        "not-a-policy",
+        "round-robin",
+    )
 
     assert policy_names() == (*(row.name for row in ROWS), *installed)
 
@@ -113,6 +121,7 @@ def test_a_built_in_name_cannot_be_taken_over() -> None:
     [
         ("no-such-module", "to load from third_party_nowhere:RoundRobin, got ModuleNotFoundError"),
         ("not-a-policy", "to have name, params and place, got a dict"),
+        ("by-another-name", "'by-another-name' to have its name, got 'round-robin'"),
     ],
 )
 def test_a_broken_policy_breaks_only_itself(name: str, message: str) -> None:

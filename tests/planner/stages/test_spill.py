@@ -42,13 +42,13 @@ def _cases(draw: st.DrawFn) -> tuple[list[list[float]], list[list[int]], dict[st
 
 
 def _spilled(
-    weight: list[list[float]], home: list[list[int]], max_foreign: int, **arguments: Any
+    weight: list[list[float]], home: list[list[int]], spill: int, **arguments: Any
 ) -> list[Counts]:
     """Return the replicas of each expert on each node, layer by layer."""
     held, load = spill_replicas(
         torch.tensor(weight, dtype=torch.float64),
         torch.tensor(home),
-        max_foreign=max_foreign,
+        spill=spill,
         **arguments,
     )
     assert held.shape == load.shape
@@ -110,13 +110,13 @@ def test_an_expert_with_foreign_replicas_does_not_draw_its_tokens_back() -> None
 @settings(deadline=None, max_examples=100)
 @given(_cases(), st.integers(0, 5))
 def test_all_layers_at_once_equal_one_step_at_a_time(
-    case: tuple[list[list[float]], list[list[int]], dict[str, int]], max_foreign: int
+    case: tuple[list[list[float]], list[list[int]], dict[str, int]], spill: int
 ) -> None:
     """The batched stage gives exactly what trying every step on a copy gives for each layer."""
     weight, home, arguments = case
 
-    assert _spilled(weight, home, max_foreign, **arguments) == [
-        reference.spill_replicas(tokens, nodes, max_foreign=max_foreign, **arguments)
+    assert _spilled(weight, home, spill, **arguments) == [
+        reference.spill_replicas(tokens, nodes, spill=spill, **arguments)
         for tokens, nodes in zip(weight, home, strict=True)
     ]
 
@@ -129,10 +129,10 @@ def test_what_every_spill_keeps_to(
     """At most N foreign replicas, one at home, no pile on a node, and no hotter hottest node."""
     weight, home, arguments = case
     peak = [float("inf")] * len(weight)
-    for max_foreign in range(6):
-        layers = _spilled(weight, home, max_foreign, **arguments)
+    for spill in range(6):
+        layers = _spilled(weight, home, spill, **arguments)
         for layer, counts in enumerate(layers):
-            assert reference.num_foreign(counts, home[layer]) <= max_foreign
+            assert reference.num_foreign(counts, home[layer]) <= spill
             assert all(row[n] >= 1 for row, n in zip(counts, home[layer], strict=True))
             assert max(max(row) for row in counts) <= arguments["max_copies"]
             highest = max(reference.node_load(weight[layer], counts))
@@ -144,6 +144,6 @@ def test_the_input_is_not_mutated() -> None:
     """Weights and homes are the same after as before."""
     weight, home = torch.tensor([[8.0, 4.0, 2.0, 1.0]]), torch.tensor([[0, 0, 1, 1]])
 
-    spill_replicas(weight, home, max_foreign=2, **_two_nodes(6))
+    spill_replicas(weight, home, spill=2, **_two_nodes(6))
 
     assert (weight.tolist(), home.tolist()) == ([[8.0, 4.0, 2.0, 1.0]], [[0, 0, 1, 1]])

@@ -1,0 +1,143 @@
+"""One row of a replay: plans, carries the incumbent forward, keeps the score."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from expertplane_planner.balance import balancedness, layer_balancedness, rank_load
+from expertplane_planner.migration import relabel
+from expertplane_planner.model.load import ExpertLoad
+from expertplane_planner.solving import solve
+
+from .report import ReplayRow
+
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from expertplane_planner.model.mode import Mode
+    from expertplane_planner.model.placement import Placement
+    from expertplane_planner.model.topology import Topology
+    from expertplane_planner.policies import Policy
+
+    from .past import Knowledge
+
+
+_MEAN_POLICIES = frozenset(
+    {"deepseek", "balanced", "restarts", "multistart", "parallel-l2", "hybrid", "batched-swap"}
+)
+"""Policies that see the sum of the last window and nothing else. What others make of samples and
+prediction, third-party policies included, is their business."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all plans of a replay have in common."""
+
+    topology: Topology
+    """Where experts go."""
+
+    num_expert_groups: int
+    """Routing groups of consecutive experts."""
+
+    mode: Mode
+    """How nodes and expert groups are treated; resolved."""
+
+    spill: int
+    """Foreign replicas per layer, at most."""
+
+    seed: int
+    """For policies that draw random numbers."""
+
+
+@dataclass(slots=True, eq=False)
+class Contestant:
+    """A policy, what it has placed, and what that was worth."""
+
+    name: str
+    policy: Policy
+    setting: Setting
+    placement: Placement | None = None
+    moved: list[Tensor] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    steps: list[Tensor] = field(default_factory=list)
+    layers: list[Tensor] = field(default_factory=list)
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether the policy is given more than the sum of the last window."""
+        return self.policy.name not in _MEAN_POLICIES
+
+    def plan(self, known: Knowledge) -> None:
+        """Make a plan and put it in force, on the ranks where it moves least.
+
+        Raises:
+            PlannerError: The solve failed.
+        """
+        setting = self.setting
+        load = known.load if self.looks_ahead else ExpertLoad.from_weight(known.load.total())
+        plan = solve(
+            load,
+            setting.topology,
+            num_expert_groups=setting.num_expert_groups,
+            mode=setting.mode,
+            policy=self.policy,
+            spill=setting.spill,
+            prediction=known.prediction if self.looks_ahead else None,
+            seed=setting.seed,
+        )
+        self.seconds.append(plan.seconds)
+        placement, incumbent = plan.placement, self.placement
+        if incumbent is not None:
+            placement = relabel(placement, incumbent, by_node=setting.mode.is_by_node)
+            self.moved.append(placement.moved_slots(incumbent))
+        self.placement = placement
+
+    def keep_first_of(self, other: Contestant) -> None:
+        """Put the only plan that another has made in force, for ever."""
+        self.placement, self.seconds = other.placement, other.seconds[:1]
+
+    def score(self, block: Tensor) -> None:
+        """Score the placement in force on steps that have come.
+
+        Args:
+            block: [num_samples, num_layers, num_logical_experts], tokens.
+        """
+        assert self.placement is not None
+        tokens = rank_load(self.placement, block)
+        self.steps.append(balancedness(tokens).cpu())
+        self.layers.append(layer_balancedness(tokens).cpu())
+
+    def row(self, num_samples: int, bounds: tuple[float, float] | None) -> ReplayRow:
+        """Return what came of it.
+
+        Args:
+            num_samples: Steps of a window.
+            bounds: Balancedness of which 0 and 1 of the gap are closed, if there is a gap.
+        """
+        steps, layers = torch.cat(self.steps), torch.cat(self.layers)
+        overall = float(steps.mean())
+        by_window = layers.view(-1, num_samples, layers.shape[1]).mean(dim=1)
+        per_layer: list[float] = by_window.mean(dim=0).tolist()
+        moved = torch.stack(self.moved).to(torch.float64) if self.moved else 0 * by_window
+        by_layer: list[float] = moved.mean(dim=0).tolist()
+        return ReplayRow(
+            name=self.name,
+            balancedness=overall,
+            per_window=tuple(steps.view(-1, num_samples).mean(dim=1).tolist()),
+            per_layer=tuple(per_layer),
+            per_layer_minimum=tuple(by_window.amin(dim=0).tolist()),
+            mean=statistics.fmean(per_layer),
+            minimum=min(per_layer),
+            num_plans=len(self.seconds),
+            moved_by_layer=tuple(by_layer),
+            moved_slots_per_layer=statistics.fmean(by_layer),
+            seconds_median=statistics.median(self.seconds),
+            gap_closed=(
+                None if bounds is None else (overall - bounds[0]) / (bounds[1] - bounds[0])
+            ),
+        )
