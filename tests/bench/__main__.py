@@ -19,7 +19,7 @@ from .service import measure_service
 from .solving import measure_solving
 
 
-PACKAGES = ("expertplane", "torch", "numpy", "grpcio", "protobuf")
+PACKAGES = ("expertplane", "torch", "numpy", "numba", "grpcio", "protobuf")
 
 
 def main() -> int:
