@@ -84,6 +84,7 @@ COPY --from=program /program /opt/expertplane
 # Compilers cache below /tmp, the one writable place of a read-only container beside the state.
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     CUDA_CACHE_PATH=/tmp/cuda \
+    NUMBA_CACHE_DIR=/tmp/numba \
     TORCHINDUCTOR_CACHE_DIR=/tmp/torchinductor \
     TRITON_CACHE_DIR=/tmp/triton \
     EXPERTPLANE_SERVE_STORE=sqlite:////var/lib/expertplane/planner.db

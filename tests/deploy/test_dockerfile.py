@@ -116,7 +116,12 @@ def test_what_is_written_goes_where_writing_is_allowed() -> None:
     pods = {one["name"]: one["value"] for one in planner("base")["env"]}
     caches = {name: path for name, path in variables.items() if "_CACHE_" in name}
 
-    assert caches.keys() == {"CUDA_CACHE_PATH", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"}
+    assert caches.keys() == {
+        "CUDA_CACHE_PATH",
+        "NUMBA_CACHE_DIR",
+        "TORCHINDUCTOR_CACHE_DIR",
+        "TRITON_CACHE_DIR",
+    }
     assert all(path.startswith("/tmp/") for path in caches.values())
     assert variables["EXPERTPLANE_SERVE_STORE"] == pods["EXPERTPLANE_SERVE_STORE"]
 
