@@ -8,9 +8,11 @@ from .options import (
     SOFT_MODE,
     address_option,
     ascending_numbers,
+    group_options,
     json_option,
     model_class_option,
     plot_option,
+    rank_options,
     slots_option,
 )
 from .output import (
@@ -58,6 +60,8 @@ __all__ = [
     "problem_options",
     "require_extra",
     "require_packages",
+    "group_options",
+    "rank_options",
     "slots_option",
     "spill_problems_options",
     "write_picture",

@@ -82,6 +82,22 @@ def slots_option(command: _Command) -> _Command:
     )(command)
 
 
+def rank_options(command: _Command) -> _Command:
+    """Adds `--ranks` and `--nodes`, passed on as `num_ranks` and `num_nodes`."""
+    return _with(command, _RANK_OPTIONS)
+
+
+def group_options(command: _Command) -> _Command:
+    """Adds `--expert-groups` and `--mode`, passed on as `num_expert_groups` and `mode`."""
+    return _with(command, GROUP_OPTIONS)
+
+
+def _with(command: _Command, options: tuple[Callable[[Any], Any], ...]) -> _Command:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def model_class_option(command: _Command) -> _Command:
     """Adds `--model-class`, passed on as `model_class`."""
     return click.option(
@@ -128,8 +144,7 @@ def _picture(context: click.Context, parameter: click.Parameter, path: Path | No
 FILE = click.Path(dir_okay=False, path_type=Path)
 COUNT = click.IntRange(min=1)
 
-MACHINE_OPTIONS: tuple[Callable[[Any], Any], ...] = (
-    click.argument("loadfile", type=click.Path(path_type=Path)),
+_RANK_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--ranks", "num_ranks", type=COUNT, required=True, help="Expert-parallel ranks."),
     click.option(
         "--nodes",
@@ -139,6 +154,10 @@ MACHINE_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         show_default=True,
         help="Domains of fast links.",
     ),
+)
+MACHINE_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.argument("loadfile", type=click.Path(path_type=Path)),
+    *_RANK_OPTIONS,
 )
 GROUP_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(

@@ -10,10 +10,11 @@ import click
 from expertplane_client.console import (
     COUNT,
     FILE,
-    MODES,
     errors_in_one_line,
+    group_options,
     plot_option,
     print_table,
+    rank_options,
     require_extra,
     slots_option,
     write_picture,
@@ -35,27 +36,9 @@ _DEFAULT_POLICIES = ("deepseek", "balanced", "robust")
 
 @click.command()
 @click.argument("tracefile", metavar="TRACE", type=click.Path(path_type=Path))
-@click.option("--ranks", "num_ranks", type=COUNT, required=True, help="Expert-parallel ranks.")
+@rank_options
 @slots_option
-@click.option(
-    "--nodes", "num_nodes", type=COUNT, default=1, show_default=True, help="Domains of fast links."
-)
-@click.option(
-    "--expert-groups",
-    "num_expert_groups",
-    type=COUNT,
-    default=1,
-    show_default=True,
-    help="Routing groups of consecutive experts.",
-)
-@click.option(
-    "--mode",
-    type=click.Choice(MODES),
-    default="auto",
-    show_default=True,
-    help="Keep expert groups on their node (hierarchical), all but some replicas "
-    "(soft-hierarchical), or not (global).",
-)
+@group_options
 @click.option(
     "--spill",
     type=click.IntRange(min=0),
@@ -108,7 +91,8 @@ def replay(
     as `expertplane trace` writes it. Balancedness is mean over busiest rank load, both summed over
     layers, of every step after the warm-up. Moved slots are those of a re-plan, after relabelling.
 
-    Policies see the sum of the last window; `robust` sees all that has been. `static` never
+    Policies see the last window, most of them its sum only; `robust` also sees a forecast learned
+    from all that has been. `static` never
     re-plans. `oracle` is `robust` with the mean and covariance of the window to come. "Gap closed"
     is the share of the way from `balanced` to `oracle`.
     """

@@ -20,9 +20,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 
+from expertplane_planner.model.comparable import check_comparable
 from expertplane_planner.model.placement import Placement
-
-from .comparable import check_comparable
 
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def relabel(placement: Placement, incumbent: Placement, *, by_node: bool) -> Pla
     Raises:
         InvalidPlacementError: The two placements differ in layers, experts or topology.
     """
-    check_comparable(placement, incumbent)
+    check_comparable(placement, incumbent, field="incumbent")
     topology = placement.topology
     new, old = placement.phy2log.cpu().numpy(), incumbent.phy2log.cpu().numpy()
     num_blocks = topology.num_nodes if by_node else 1

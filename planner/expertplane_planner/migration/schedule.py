@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from expertplane_planner.model.comparable import check_comparable
 from expertplane_planner.model.transfers import TransferSchedule
 
-from .comparable import check_comparable
 from .rounds import share_out_rounds
 from .sources import choose_senders
 
@@ -49,7 +49,7 @@ def schedule_transfers(placement: Placement, incumbent: Placement) -> TransferSc
     Raises:
         InvalidPlacementError: The two placements differ in layers, experts or topology.
     """
-    check_comparable(placement, incumbent)
+    check_comparable(placement, incumbent, field="incumbent")
     topology = placement.topology
     new, old = placement.phy2log.cpu().numpy(), incumbent.phy2log.cpu().numpy()
     columns: list[tuple[Integers, ...]] = []

@@ -9,6 +9,7 @@ import torch
 
 from expertplane_planner.errors import InvalidPlacementError
 
+from .comparable import check_comparable
 from .digest import digest_phy2log
 from .load import MAX_LAYERS, MAX_LOGICAL_EXPERTS
 
@@ -118,14 +119,7 @@ class Placement:
         Raises:
             InvalidPlacementError: The two placements differ in layers, experts or topology.
         """
-        mine = (self.num_layers, self.num_logical_experts, self.topology)
-        theirs = (old.num_layers, old.num_logical_experts, old.topology)
-        if mine != theirs:
-            raise InvalidPlacementError(
-                "old",
-                "Expected an old placement of the same layers, experts and topology, "
-                f"got {theirs} against {mine}.",
-            )
+        check_comparable(self, old, field="old")
         new_copies = self._numbered_residents()
         old_copies = old._numbered_residents().to(new_copies.device)
         # Each list is free of repetitions, so equal neighbours in the merged list are common.

@@ -10,7 +10,6 @@ import torch
 
 from expertplane_planner.balance import balancedness, layer_balancedness, rank_load
 from expertplane_planner.migration import relabel
-from expertplane_planner.model.load import ExpertLoad
 from expertplane_planner.solving import solve
 
 from .report import ReplayRow
@@ -25,13 +24,6 @@ if TYPE_CHECKING:
     from expertplane_planner.policies import Policy
 
     from .past import Knowledge
-
-
-_MEAN_POLICIES = frozenset(
-    {"deepseek", "balanced", "restarts", "multistart", "parallel-l2", "hybrid", "batched-swap"}
-)
-"""Policies that see the sum of the last window and nothing else. What others make of samples and
-prediction, third-party policies included, is their business."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +59,6 @@ class Contestant:
     steps: list[Tensor] = field(default_factory=list)
     layers: list[Tensor] = field(default_factory=list)
 
-    @property
-    def looks_ahead(self) -> bool:
-        """Whether the policy is given more than the sum of the last window."""
-        return self.policy.name not in _MEAN_POLICIES
-
     def plan(self, known: Knowledge) -> None:
         """Make a plan and put it in force, on the ranks where it moves least.
 
@@ -79,15 +66,15 @@ class Contestant:
             PlannerError: The solve failed.
         """
         setting = self.setting
-        load = known.load if self.looks_ahead else ExpertLoad.from_weight(known.load.total())
+        # Policies that plan on means take the sum of the load, and leave the prediction alone.
         plan = solve(
-            load,
+            known.load,
             setting.topology,
             num_expert_groups=setting.num_expert_groups,
             mode=setting.mode,
             policy=self.policy,
             spill=setting.spill,
-            prediction=known.prediction if self.looks_ahead else None,
+            prediction=known.prediction,
             seed=setting.seed,
         )
         self.seconds.append(plan.seconds)

@@ -51,9 +51,9 @@ def replay(
 ) -> ReplayReport:
     """Return how the plans of policies fare in windows that come after them.
 
-    Each policy plans from what came before a window, then every step of the window is scored.
-    Built-in policies that plan on means see the sum of the window before; `robust` and third-party
-    policies its samples, and a `Forecast` of all so far. A plan is relabelled against the last
+    Each policy plans from what came before a window, then every step of the window is scored. All
+    are given the samples of the window before and a `Forecast` of all so far; policies that plan
+    on means use the sum of the former. A plan is relabelled against the last
     one, and what it still moves is counted. `STATIC` and `ORACLE` always take part; the oracle
     plans once a window, whatever `every` says.
 

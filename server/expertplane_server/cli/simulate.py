@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from expertplane_client.console import MODES, address_option, errors_in_one_line
+from expertplane_client.console import address_option, errors_in_one_line, group_options
 from expertplane_client.formats import INPUT_FORMATS, parse_layer_ids
 from expertplane_server.cli.display import Display
 
@@ -50,22 +50,7 @@ _COUNT = click.IntRange(min=1)
 @click.option(
     "--slots", "num_slots", type=_COUNT, default=288, show_default=True, help="Slots per layer."
 )
-@click.option(
-    "--expert-groups",
-    "num_expert_groups",
-    type=_COUNT,
-    default=1,
-    show_default=True,
-    help="Routing groups of consecutive experts.",
-)
-@click.option(
-    "--mode",
-    type=click.Choice(MODES),
-    default="auto",
-    show_default=True,
-    help="Keep expert groups on their node (hierarchical), all but some replicas "
-    "(soft-hierarchical), or not (global).",
-)
+@group_options
 @click.option(
     "--spill",
     type=click.IntRange(min=0),

@@ -164,7 +164,7 @@ def test_real_size() -> None:
 
 def test_placements_of_different_things_are_refused() -> None:
     """Layers, experts and topology have to be the same."""
-    with pytest.raises(InvalidPlacementError, match="incumbent of the same layers") as caught:
+    with pytest.raises(InvalidPlacementError, match="incumbent to be a placement of") as caught:
         relabel(builders.placement(), builders.placement(num_ranks=4), by_node=False)
 
     assert caught.value.field == "incumbent"

@@ -139,5 +139,5 @@ def test_real_size() -> None:
 
 def test_placements_of_different_things_are_refused() -> None:
     """Layers, experts and topology have to be the same."""
-    with pytest.raises(InvalidPlacementError, match="incumbent of the same layers"):
+    with pytest.raises(InvalidPlacementError, match="incumbent to be a placement of"):
         schedule_transfers(builders.placement(), builders.placement((0, 1, 2, 2)))
