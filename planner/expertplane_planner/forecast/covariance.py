@@ -131,7 +131,7 @@ class FactoredMoment:
         dtype = self.factor.dtype
         kept = self.factor * decay.sqrt().to(dtype).view(-1, 1, 1)
         columns = torch.cat([kept, deviations.mT.to(dtype)], dim=-1)
-        self.factor = columns @ _strongest(columns, self.factor.shape[-1])
+        self.factor = columns @ strongest(columns, self.factor.shape[-1])
         added = deviations.square().sum(dim=1) + diagonal
         self.variance = self.variance * decay.to(dtype).unsqueeze(-1) + added.to(dtype)
 
@@ -178,10 +178,17 @@ def _inverse(weight: Tensor) -> Tensor:
     return torch.where(weight > 0, 1.0 / torch.where(weight > 0, weight, 1.0), 0.0)
 
 
-def _strongest(columns: Tensor, rank: int) -> Tensor:
-    """Return orthonormal [num_layers, num_columns, rank] that keep most of the columns' square.
+def strongest(columns: Tensor, rank: int) -> Tensor:
+    """Return how to combine columns into fewer that keep most of their square.
 
     Not an eigensolver: on CUDA those wait for the device to say whether they converged.
+
+    Args:
+        columns: [num_rows, num_values, num_columns] floating point.
+        rank: Columns that are left, at most num_columns.
+
+    Returns:
+        [num_rows, num_columns, rank], orthonormal columns.
     """
     gram = (columns.mT @ columns).to(torch.float64)
     start = _scattered(gram.shape[-1], rank, gram.device).expand(gram.shape[0], -1, -1)

@@ -4,6 +4,9 @@ Traffic is a mix that drifts and returns: the best guess lies between now and al
 under quick drift, close to always where windows are few samples of steady traffic. How far is one
 number for all layers, because the mix is one for all: the coefficient of a regression of what
 came next on the way from recent to long-run mean, with the same forgetting as everything else.
+
+Before that the recent mean is cleared of what the mix of all layers cannot have done (`common`),
+again as far as that has paid.
 """
 
 from __future__ import annotations
@@ -15,14 +18,20 @@ import torch
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from .params import ForecastParams
     from .shares import WindowShares
 
 
+_CLEARING_CAUTION = 1.0
+"""Windows for which the regression is held against no clearing at all. That noise does not come
+again is safe to believe."""
+
 _CAUTION_WINDOWS = 5.0
-"""Windows for which the regression is held against no shrinkage at all."""
+"""The same for shrinkage, which few windows can be wrong about."""
 
 
 @dataclass(slots=True, eq=False)
@@ -49,7 +58,8 @@ class RunningMeans:
     """[num_layers], sum of the weights so far; approaches 1, and 0 is a layer never seen."""
 
     regression: Tensor
-    """[3]: weighted sums of what came next along the way, of the way squared, and of 1."""
+    """[2, 3], of clearing and of shrinkage: weighted sums of what came next along the way, of the
+    way squared, and of 1."""
 
     @classmethod
     def empty(
@@ -70,7 +80,7 @@ class RunningMeans:
             recent_count=zeros(recent_windows, num_layers),
             long_run=zeros(num_layers, num_logical_experts),
             weight=zeros(num_layers),
-            regression=zeros(3),
+            regression=zeros(2, 3),
         )
 
     def recent(self) -> Tensor:
@@ -82,19 +92,34 @@ class RunningMeans:
         """Return the mean tokens of a recent sample, [num_layers]."""
         return self.recent_tokens.sum(dim=0) / self.recent_count.sum(dim=0).clamp_min(1.0)
 
-    def mean(self, params: ForecastParams, is_drifting: Tensor) -> Tensor:
+    def mean(
+        self, params: ForecastParams, is_drifting: Tensor, follow: Callable[[Tensor], Tensor]
+    ) -> Tensor:
         """Return the expected shares, [num_layers, num_logical_experts]; zeros if never seen.
 
         Args:
             params: Whether shrinkage is given or learned.
             is_drifting: [] bool; after an alarm the long run is no guide.
+            follow: Returns the part of a change of shares that the mix of all layers can make.
         """
         recent = self.recent()
-        shrinkage = self._learned() if params.shrinkage is None else params.shrinkage
         is_steady = (~is_drifting).to(torch.float64)
-        return recent + is_steady * shrinkage * self._way(recent)
+        clearing, shrinkage = self._learned()
+        if params.shrinkage is not None:
+            shrinkage = torch.full_like(shrinkage, params.shrinkage)
+        clear, shrink = self._ways(recent, clearing, follow)
+        moved = is_steady * (clearing * clear + shrinkage * shrink)
+        mean = recent + moved
+        return torch.where(is_steady * clearing > 0, _non_negative(mean, recent), mean)
 
-    def fold(self, window: WindowShares, decay: float, is_drifting: Tensor, trust: Tensor) -> None:
+    def fold(
+        self,
+        window: WindowShares,
+        decay: float,
+        is_drifting: Tensor,
+        trust: Tensor,
+        follow: Callable[[Tensor], Tensor],
+    ) -> None:
         """Take a window in. Mutates the means.
 
         Args:
@@ -102,9 +127,10 @@ class RunningMeans:
             decay: What older windows' weights are multiplied with.
             is_drifting: [] bool; True makes earlier windows count as recent no longer.
             trust: [] in [0, 1], part that the window has in the regression.
+            follow: As for `mean`, as it was before the window.
         """
         has_load = window.num_loaded > 0
-        self._learn(window, decay, has_load, trust)
+        self._learn(window, decay, has_load, trust, follow)
         latest = (
             (window.mean * window.num_loaded.unsqueeze(-1), "recent_share"),
             (window.tokens * window.num_loaded, "recent_tokens"),
@@ -127,19 +153,48 @@ class RunningMeans:
         weight = torch.where(self.weight > 0, self.weight, 1.0)
         return self.long_run / weight.unsqueeze(-1) - recent
 
-    def _learned(self) -> Tensor:
-        along, square, num_windows = self.regression.unbind()
-        slope = along / torch.where(square > 0, square, 1.0)
-        caution = num_windows / (num_windows + _CAUTION_WINDOWS)
-        return slope.clamp(0.0, 1.0) * caution
+    def _ways(
+        self, recent: Tensor, clearing: Tensor, follow: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the way to a recent mean without noise, and from there on to the long run."""
+        way = self._way(recent)
+        clear = way - follow(way)
+        return clear, way - clearing * clear
 
-    def _learn(self, window: WindowShares, decay: float, has_load: Tensor, trust: Tensor) -> None:
+    def _learned(self) -> tuple[Tensor, Tensor]:
+        along, square, num_windows = self.regression.unbind(dim=1)
+        slope = along / torch.where(square > 0, square, 1.0)
+        clearing, shrinkage = slope.clamp(0.0, 1.0)
+        of_clearing, of_shrinkage = num_windows
+        return (
+            clearing * of_clearing / (of_clearing + _CLEARING_CAUTION),
+            shrinkage * of_shrinkage / (of_shrinkage + _CAUTION_WINDOWS),
+        )
+
+    def _learn(
+        self,
+        window: WindowShares,
+        decay: float,
+        has_load: Tensor,
+        trust: Tensor,
+        follow: Callable[[Tensor], Tensor],
+    ) -> None:
         is_known = (has_load & (self.weight > 0)).unsqueeze(-1)
-        recent = self.recent()
-        way = torch.where(is_known, self._way(recent), 0.0)
-        along = (way * (window.mean - recent)).sum()
-        square = way.square().sum()
         has_known = is_known.sum().clamp_max(1).to(torch.float64)
-        added = torch.stack([along, square, has_known]) * trust
+        recent = self.recent()
+        clearing, _ = self._learned()
+        clear, shrink = self._ways(recent, clearing, follow)
+        came = window.mean - recent
+        rows = []
+        for way, rest in ((clear, came), (shrink, came - clearing * clear)):
+            known = torch.where(is_known, way, 0.0)
+            rows.append(torch.stack([(known * rest).sum(), known.square().sum(), has_known]))
         kept = 1.0 - (1.0 - decay) * has_known
-        self.regression = self.regression * kept + added
+        self.regression = self.regression * kept + torch.stack(rows) * trust
+
+
+def _non_negative(mean: Tensor, like: Tensor) -> Tensor:
+    """Return a mean without what is below zero, each layer scaled to the sum of another."""
+    positive = mean.clamp_min(0.0)
+    total = positive.sum(dim=-1, keepdim=True)
+    return positive * (like.sum(dim=-1, keepdim=True) / torch.where(total > 0, total, 1.0))

@@ -31,7 +31,8 @@ class Forecast:
     The mean follows the latest windows (`means`). The covariance is the exponentially forgotten
     mean, over past windows, of the second moment of a window's steps around what was predicted
     before the window came. So it holds sampling noise, drift of the traffic mix and co-activation
-    at once, as far as they have made forecasts wrong.
+    at once, as far as they have made forecasts wrong. All layers serve the same traffic: what they
+    have in common (`common`) takes noise out of both.
 
     A layer's first window had no forecast: in its place stands the window's own covariance
     (`prior.cold_start`), with the weight of any other window. It makes up 1 / t of the covariance
@@ -120,19 +121,19 @@ class Forecast:
             )
         window = shares_of(samples.to(self.device))
         means, moment, alarm = self._parts.means, self._parts.moment, self._parts.alarm
+        common = self._parts.common
         decay = self.params.decay
         has_load = window.num_loaded > 0
         is_known = means.weight > 0
 
-        predicted = means.mean(self.params, alarm.is_drifting)
+        predicted = means.mean(self.params, alarm.is_drifting, common.follow)
         trust = alarm.judge(predicted, window, is_known & has_load, self.params)
         strays, diagonal = self._strays(window, predicted, is_known, trust)
-        moment.fold(
-            1.0 - (1.0 - decay) * has_load.to(torch.float64),
-            strays * (1.0 - decay) ** 0.5,
-            diagonal * (1.0 - decay),
-        )
-        means.fold(window, decay, alarm.is_drifting, trust)
+        kept = 1.0 - (1.0 - decay) * has_load.to(torch.float64)
+        strays = strays * (1.0 - decay) ** 0.5
+        means.fold(window, decay, alarm.is_drifting, trust, common.follow)
+        moment.fold(kept, strays, diagonal * (1.0 - decay))
+        common.fold(kept, strays, window)
         self._num_windows += 1
 
     def predict(self) -> Prediction:
@@ -147,10 +148,11 @@ class Forecast:
             raise InvalidInputError(
                 "forecast", "Expected a window to be observed before the first prediction, got 0."
             )
-        means, alarm = self._parts.means, self._parts.alarm
+        means, alarm, common = self._parts.means, self._parts.alarm, self._parts.common
+        own = self._parts.moment.mean(means.weight)
         return Prediction(
-            mean=means.mean(self.params, alarm.is_drifting),
-            covariance=self._parts.moment.mean(means.weight),
+            mean=means.mean(self.params, alarm.is_drifting, common.follow),
+            covariance=common.blend(own, means.weight),
             scale=means.tokens(),
         )
 

@@ -29,10 +29,16 @@ class ForecastParams:
 
     max_bytes: int = 64 * 2**20
     """Bound of the second moment. Dense float32 while that fits, beyond it of low rank plus a
-    diagonal. Everything else takes about 8 * (recent_windows + 1) bytes per expert and layer."""
+    diagonal. What is common takes an eighth of it at most, everything else about
+    8 * (recent_windows + 1) bytes per expert and layer."""
 
     max_rank: int = 64
     """Rank of the second moment where dense does not fit, at most; 1 to 1024."""
+
+    common_rank: int = 16
+    """Directions that errors of all layers have in common, at most; 0 to 64. 0 lets every layer
+    learn alone. Fewer where an eighth of `max_bytes`, which they may take on top, is too little.
+    16 are enough for mixes of ten domains; the weakest measures the noise."""
 
     num_requests: int = 256
     """Independent requests behind a sample, as long as nothing is known; see `prior`."""
@@ -49,6 +55,7 @@ class ForecastParams:
         self._check_range("half_life_windows", 1, 10**6)
         self._check_range("max_bytes", 1, 2**40)
         self._check_range("max_rank", 1, 1024)
+        self._check_range("common_rank", 0, 64)
         self._check_range("num_requests", 1, 2**31)
         self._check_range("alarm_sds", 1, 100)
         self._check_range("alarm_warmup_windows", 2, 10**6)

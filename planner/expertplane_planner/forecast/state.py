@@ -15,6 +15,7 @@ from expertplane_planner.model.load import MAX_LAYERS, MAX_LOGICAL_EXPERTS
 
 from .alarm import DriftAlarm
 from .archive import refusal
+from .common import CommonFactors
 from .covariance import DenseMoment, FactoredMoment, new_moment
 from .means import RunningMeans
 from .params import ForecastParams
@@ -29,12 +30,26 @@ if TYPE_CHECKING:
     State = dict[str, int | float | npt.NDArray[Any]]
 
 
-VERSION = 1
+VERSION = 2
 
 _NUMBERS = ("version", "num_layers", "num_logical_experts", "num_windows")
 _PARAMS = tuple(field.name for field in dataclasses.fields(ForecastParams))
-_WHOLE_PARAMS = ("recent_windows", "max_bytes", "max_rank", "num_requests", "alarm_warmup_windows")
-_SIGNED = ("means.regression", "moment.second", "moment.factor", "alarm.log_sums")
+_WHOLE_PARAMS = (
+    "recent_windows",
+    "max_bytes",
+    "max_rank",
+    "common_rank",
+    "num_requests",
+    "alarm_warmup_windows",
+)
+_SIGNED = (
+    "means.regression",
+    "moment.second",
+    "moment.factor",
+    "common.errors",
+    "common.swings",
+    "alarm.log_sums",
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +58,7 @@ class Parts:
 
     means: RunningMeans
     moment: DenseMoment | FactoredMoment
+    common: CommonFactors
     alarm: DriftAlarm
 
     def tensors(self) -> Iterator[tuple[str, object, str]]:
@@ -78,6 +94,13 @@ def blank(
             num_logical_experts,
             max_bytes=params.max_bytes,
             max_rank=params.max_rank,
+            device=device,
+        ),
+        common=CommonFactors.empty(
+            num_layers,
+            num_logical_experts,
+            max_bytes=params.max_bytes // 8,
+            max_rank=params.common_rank,
             device=device,
         ),
         alarm=DriftAlarm.empty(num_layers, device),
@@ -139,7 +162,7 @@ def _restored_params(state: State) -> ForecastParams:
     values: dict[str, Any] = {}
     for name in _PARAMS:
         if name in _WHOLE_PARAMS:
-            values[name] = _whole(state, f"params.{name}", 1, 2**53)
+            values[name] = _whole(state, f"params.{name}", 0, 2**53)
             continue
         value = state.get(f"params.{name}")
         if isinstance(value, bool) or not isinstance(value, int | float):

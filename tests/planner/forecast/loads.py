@@ -24,6 +24,14 @@ class SwitchingTrace(SyntheticTrace):
         rarest = np.argmin(self._mix_logits)
         self._mix_logits = np.where(np.arange(self.config.num_domains) == rarest, 3.0, 0.0)
 
+    def expected_shares(self) -> npt.NDArray[np.float64]:
+        """Return the shares that the mix in force stands for, before jitter and requests."""
+        weight = np.exp(self._mix_logits)
+        expected: npt.NDArray[np.float64] = np.tensordot(
+            weight / weight.sum(), self.profiles, axes=1
+        )
+        return expected
+
 
 def small_trace(seed: int, **changes: Any) -> SwitchingTrace:
     """Return 4 layers of 32 experts, GLM-like, 64 requests and 8 samples a mix step."""

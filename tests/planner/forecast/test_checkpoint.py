@@ -73,8 +73,9 @@ def test_numpy_reads_a_checkpoint() -> None:
 
     with np.load(io.BytesIO(forecast.to_bytes()), allow_pickle=False) as archive:
         assert set(archive.files) == set(forecast.state())
-        assert archive["version"] == 1
+        assert archive["version"] == 2
         assert archive["moment.second"].shape == (2, 16, 16)
+        assert archive["common.swings"].shape == (2, 16, 16)
 
 
 @settings(max_examples=75, deadline=None)
@@ -121,10 +122,10 @@ HUGE_HEADER = _array(np.zeros(1)).replace(b"(1,), ", b"(9999999999,), ".ljust(6)
         (_archive({"version.npy": _array([{}], allow_pickle=True)}), "an array of |O"),
         (_archive({"version.npy": _array(np.zeros(3))[:-1]}), "an array of 24 bytes in 23"),
         (_archive({"version.npy": HUGE_HEADER}), "an undamaged checkpoint"),
-        (_archive({"version.npy": _array(2)}), "version 1, got 2"),
-        (_archive({"version.npy": _array([1, 1])}), "version 1, got array"),
-        (_archive({}), "version 1, got None"),
-        (_archive({"version.npy": _array(1)}), "num_layers in .*, got None"),
+        (_archive({"version.npy": _array(1)}), "version 2, got 1"),
+        (_archive({"version.npy": _array([1, 1])}), "version 2, got array"),
+        (_archive({}), "version 2, got None"),
+        (_archive({"version.npy": _array(2)}), "num_layers in .*, got None"),
     ],
 )
 def test_bytes_that_are_no_checkpoint_are_refused(checkpoint: bytes, message: str) -> None:
@@ -147,7 +148,7 @@ def test_a_checkpoint_has_a_bound() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("version", 2, "version 1, got 2"),
+        ("version", 1, "version 2, got 1"),
         ("num_layers", 10**9, "num_layers in"),
         ("num_layers", True, "num_layers in"),
         ("num_logical_experts", 17, r"of shape \[1, 2, 17\]|of shape \[2, 2, 17\]"),

@@ -34,14 +34,20 @@ def _ragged_windows() -> list[torch.Tensor]:
 @pytest.mark.parametrize(
     "params",
     [
-        ForecastParams(),
-        ForecastParams(recent_windows=3, half_life_windows=4.0, shrinkage=0.25),
-        ForecastParams(recent_windows=2, alarm_sds=1.0, alarm_warmup_windows=3, num_requests=8),
+        ForecastParams(common_rank=0),
+        ForecastParams(common_rank=0, recent_windows=3, half_life_windows=4.0, shrinkage=0.25),
+        ForecastParams(
+            common_rank=0,
+            recent_windows=2,
+            alarm_sds=1.0,
+            alarm_warmup_windows=3,
+            num_requests=8,
+        ),
     ],
     ids=["usual", "shrunk", "alarmed"],
 )
 def test_a_forecast_is_what_a_slow_one_says(params: ForecastParams) -> None:
-    """Window by window, with layers that come and go: mean, covariance, scale and surprise."""
+    """Each layer alone, window by window, and layers come and go: mean, covariance, surprise."""
     forecast, slow = Forecast(5, 12, params=params), SlowForecast(5, params)
     num_alarms = 0
 
@@ -245,6 +251,7 @@ def test_dimensions_have_bounds(num_layers: int, num_experts: int, field: str) -
         ("shrinkage", 1.5),
         ("max_bytes", 0),
         ("max_rank", 0),
+        ("common_rank", -1),
         ("num_requests", 0),
         ("alarm_sds", 0.0),
         ("alarm_warmup_windows", 1),
