@@ -22,27 +22,42 @@ if TYPE_CHECKING:
     )
     from .forecast import Forecast, ForecastParams, Prediction
     from .model import BalanceReport, ExpertLoad, Mode, Placement, Plan, Topology, digest_phy2log
+    from .model.benefit import Basis, BenefitTerms, Necessity, NetBenefit
+    from .model.budget import MoveBudget
     from .model.homes import foreign_replicas, home_nodes
+    from .model.incumbent import Incumbent
+    from .model.rules import EngineRules
+    from .model.transfers import LinkClass, LinkSpeed, TransferSchedule
     from .policies import Policy, get_policy, policy_names
     from .solving import solve, warm_up
 
 
 __all__ = [
     "BalanceReport",
+    "Basis",
+    "BenefitTerms",
+    "EngineRules",
     "ExpertLoad",
     "Forecast",
     "ForecastParams",
+    "Incumbent",
     "InvalidInputError",
     "InvalidLoadError",
     "InvalidPlacementError",
     "InvalidTopologyError",
+    "LinkClass",
+    "LinkSpeed",
     "Mode",
+    "MoveBudget",
+    "Necessity",
+    "NetBenefit",
     "Placement",
     "Plan",
     "PlannerError",
     "Policy",
     "Prediction",
     "Topology",
+    "TransferSchedule",
     "UnknownPolicyError",
     "balancedness",
     "digest_phy2log",
@@ -82,9 +97,23 @@ _MODULES = {
         "Topology",
         "digest_phy2log",
     ),
+    ".model.benefit": (
+        "Basis",
+        "BenefitTerms",
+        "Necessity",
+        "NetBenefit",
+    ),
+    ".model.budget": ("MoveBudget",),
     ".model.homes": (
         "foreign_replicas",
         "home_nodes",
+    ),
+    ".model.incumbent": ("Incumbent",),
+    ".model.rules": ("EngineRules",),
+    ".model.transfers": (
+        "LinkClass",
+        "LinkSpeed",
+        "TransferSchedule",
     ),
     ".policies": (
         "Policy",

@@ -1,8 +1,9 @@
 """Rank load and balancedness of a placement under a load.
 
 A replica carries w / c: its expert's tokens over its expert's replicas. A rank's load is the sum
-over its slots, so that a rank with two replicas of an expert counts both. Balancedness of a layer
-is mean over maximum rank load; of a placement, the sum of means over the sum of maxima.
+over its slots, so that a rank with two replicas of an expert counts both, over its capacity; a
+masked rank has none. Balancedness of a layer is mean over maximum rank load; of a placement, the
+sum of means over the sum of maxima.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def rank_load(placement: Placement, load: Tensor) -> Tensor:
-    """Return the tokens that each rank has to process.
+    """Return the tokens that each active rank has to process, over its capacity.
 
     Args:
         placement: Which slot holds which expert.
@@ -31,7 +32,7 @@ def rank_load(placement: Placement, load: Tensor) -> Tensor:
             samples of a window, are kept. Not mutated.
 
     Returns:
-        [..., num_layers, num_ranks] float64, tokens, on the device of the placement.
+        [..., num_layers, num_active_ranks] float64, tokens, on the device of the placement.
 
     Raises:
         InvalidLoadError: Layers or experts are not those of the placement.
@@ -44,9 +45,13 @@ def rank_load(placement: Placement, load: Tensor) -> Tensor:
         )
     tokens: Tensor = load.to(placement.phy2log.device, torch.float64)
     per_replica = tokens / placement.logcnt()
-    experts = placement.phy2log.expand(*load.shape[:-1], -1)
+    experts = placement.active_phy2log().expand(*load.shape[:-1], -1)
     slot_load = per_replica.gather(-1, experts)
-    return slot_load.reshape(*load.shape[:-1], placement.topology.num_ranks, -1).sum(dim=-1)
+    topology = placement.topology
+    rank_tokens = slot_load.reshape(*load.shape[:-1], topology.num_active_ranks, -1).sum(dim=-1)
+    if topology.rank_capacities is None:
+        return rank_tokens
+    return rank_tokens / rank_tokens.new_tensor(topology.capacities)
 
 
 def balancedness(rank_tokens: Tensor) -> Tensor:

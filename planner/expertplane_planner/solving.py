@@ -12,17 +12,22 @@ from .balance import report
 from .errors import InvalidInputError, InvalidPlacementError
 from .kernels.threads import single_threaded_ops
 from .model.homes import foreign_replicas
+from .model.incumbent import Incumbent
 from .model.load import ExpertLoad
+from .model.masking import compact
 from .model.mode import Mode, resolve_mode
-from .model.placement import Placement
 from .model.plan import Plan
+from .model.rules import EngineRules
 from .model.topology import Topology
+from .placing import checked_placement
 from .policies.base import PlacementRequest, Policy
-from .policies.registry import get_policy
+from .policies.registry import DEFAULT_POLICY, get_policy
+from .replanning import replan
 
 
 if TYPE_CHECKING:
     from .forecast import Prediction
+    from .model.placement import Placement
 
 
 def solve(
@@ -31,9 +36,11 @@ def solve(
     *,
     num_expert_groups: int = 1,
     mode: Mode = Mode.AUTO,
-    policy: str | Policy = "deepseek",
+    policy: str | Policy = DEFAULT_POLICY,
     spill: int = 0,
     prediction: Prediction | None = None,
+    incumbent: Incumbent | Placement | None = None,
+    rules: EngineRules | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
 ) -> Plan:
@@ -44,13 +51,15 @@ def solve(
 
     Args:
         load: Tokens per logical expert.
-        topology: Nodes, ranks and slots to plan for.
+        topology: Nodes, ranks and slots to plan for; slots of masked ranks hold -1 in the plan.
         num_expert_groups: Routing groups of consecutive logical experts; divides their number.
         mode: Whether expert groups stay together on a node.
         policy: Name of a policy, or a policy with parameters of its own.
         spill: Foreign replicas per layer, at most; in `Mode.SOFT_HIERARCHICAL` only.
         prediction: What to expect of the coming steps, as from a `Forecast`; for policies that
             look ahead. None lets them make one of the samples of the load.
+        incumbent: The placement in force, to move from as far as it pays; None plans from scratch.
+        rules: What the engine accepts.
         seed: Seed for policies that draw random numbers, in [0, 2^63).
         device: Device to plan on, and of the placement; where the load is, by default.
 
@@ -60,28 +69,44 @@ def solve(
     Raises:
         InvalidInputError: The arguments do not fit together; the field says which.
         UnknownPolicyError: There is no such policy.
-        InvalidPlacementError: A third-party policy broke its promise.
+        InvalidPlacementError: The incumbent is of other layers, experts, nodes, ranks or slots, or
+            a third-party policy broke its promise.
     """
     start_s = time.perf_counter()
     chosen = get_policy(policy) if isinstance(policy, str) else policy
     target = load.samples.device if device is None else _checked_device(device)
     request = PlacementRequest(
         load=load.to(target),
-        topology=topology,
+        topology=compact(topology),
         num_expert_groups=num_expert_groups,
         mode=resolve_mode(mode, topology, load.num_logical_experts, num_expert_groups),
         spill=spill,
         prediction=None if prediction is None else prediction.to(target),
+        rules=rules or EngineRules(),
         seed=seed,
     )
+    _check_capacities(chosen, topology, request.mode)
     with single_threaded_ops():
-        return _plan(chosen, request, start_s)
+        return _plan(chosen, request, topology, incumbent, start_s)
 
 
-def _plan(policy: Policy, request: PlacementRequest, start_s: float) -> Plan:
-    placement = _verified(policy.place(request), request)
+def _plan(
+    policy: Policy,
+    request: PlacementRequest,
+    topology: Topology,
+    incumbent: Incumbent | Placement | None,
+    start_s: float,
+) -> Plan:
+    if incumbent is None:
+        replanned = None
+        placement = checked_placement(policy.place(request), request, topology)
+    else:
+        if not isinstance(incumbent, Incumbent):
+            incumbent = Incumbent(placement=incumbent)
+        replanned = replan(policy, request, topology, incumbent)
+        placement = replanned.placement
+    _check_rules(placement, policy, request)
     foreign = _verified_foreign(placement, request)
-    balance = report(placement, request.load)
     return Plan(
         placement=placement,
         policy=policy.name,
@@ -90,7 +115,10 @@ def _plan(policy: Policy, request: PlacementRequest, start_s: float) -> Plan:
         spill=request.spill,
         foreign_replicas=foreign,
         seed=request.seed,
-        balance=balance,
+        balance=report(placement, request.load),
+        moved_slots=None if replanned is None else replanned.moved_slots,
+        transfers=None if replanned is None else replanned.transfers,
+        benefit=None if replanned is None else replanned.benefit,
         seconds=time.perf_counter() - start_s,
     )
 
@@ -104,7 +132,8 @@ def warm_up(device: torch.device | str | None = None) -> None:
     load = ExpertLoad.from_weight(torch.arange(16, dtype=torch.int64).reshape(2, 8))
     topology = Topology(num_nodes=2, num_ranks=4, num_slots=12)
     for policy in ("deepseek", "balanced", "robust"):  # all that is compiled, for both types
-        solve(load, topology, policy=policy, device=device)
+        plan = solve(load, topology, policy=policy, device=device)
+        solve(load, topology, policy=policy, device=device, incumbent=plan.placement)
         solve(load, topology, num_expert_groups=4, policy=policy, device=device)
 
 
@@ -119,19 +148,31 @@ def _params_of(policy: Policy) -> dict[str, object]:
     return dataclasses.asdict(params)
 
 
-def _verified(phy2log: object, request: PlacementRequest) -> Placement:
-    if not isinstance(phy2log, torch.Tensor):
-        raise InvalidPlacementError(
-            "placement.phy2log",
-            f"Expected the policy to return a tensor, got a {type(phy2log).__name__}.",
+def _check_capacities(policy: Policy, topology: Topology, mode: Mode) -> None:
+    if not topology.has_equal_capacities and mode is Mode.SOFT_HIERARCHICAL:
+        raise InvalidInputError(
+            "topology.rank_capacities",
+            f"Expected equal capacities of all active ranks in {mode} mode, whose spill does not "
+            f"weigh them, got {min(topology.capacities):g} to {max(topology.capacities):g}.",
         )
-    placement = Placement(phy2log, request.load.num_logical_experts, request.topology)
-    if placement.num_layers != request.load.num_layers:
-        raise InvalidPlacementError(
-            "placement.phy2log",
-            f"Expected phy2log of {request.load.num_layers} layers, got {placement.num_layers}.",
+    if not topology.has_equal_capacities and not getattr(policy, "weighs_ranks", False):
+        raise InvalidInputError(
+            "topology.rank_capacities",
+            "Expected equal capacities of all active ranks for a policy that does not weigh "
+            f"ranks, got {min(topology.capacities):g} to {max(topology.capacities):g} "
+            f"for '{policy.name}'.",
         )
-    return placement
+
+
+def _check_rules(placement: Placement, policy: Policy, request: PlacementRequest) -> None:
+    try:
+        request.rules.check(placement)
+    except InvalidPlacementError as error:
+        raise InvalidInputError(
+            "rules",
+            f"Expected policy '{policy.name}' in {request.mode} mode to keep the engine's rules, "
+            f"got a plan that does not: {error}",
+        ) from error
 
 
 def _verified_foreign(placement: Placement, request: PlacementRequest) -> tuple[int, ...] | None:

@@ -7,6 +7,7 @@ from expertplane_planner import (
     ExpertLoad,
     InvalidLoadError,
     Placement,
+    Topology,
     balancedness,
     layer_balancedness,
     rank_load,
@@ -28,6 +29,22 @@ def test_two_replicas_on_one_rank_count_twice() -> None:
     placement = builders.placement((0, 0, 1, 2))
 
     assert rank_load(placement, torch.tensor([[8, 2, 4]])).tolist() == [[8.0, 6.0]]
+
+
+def test_masked_ranks_have_no_load_and_the_load_of_a_slow_rank_counts_more() -> None:
+    """Slots (0, 1 | - - | 0, 2) under load 8, 2, 4: 6 tokens, and 8 on a rank half as fast."""
+    topology = Topology(
+        num_nodes=1,
+        num_ranks=3,
+        num_slots=6,
+        masked_ranks=(1,),
+        rank_capacities=(1.0, 1.0, 0.5),
+    )
+    placement = Placement(torch.tensor([[0, 1, -1, -1, 0, 2]]), 3, topology)
+    load = torch.tensor([[8, 2, 4]])
+
+    assert rank_load(placement, load).tolist() == [[6.0, 16.0]]
+    assert report(placement, load).balancedness == 11 / 16
 
 
 def test_rank_load_keeps_samples_apart() -> None:

@@ -53,5 +53,6 @@ def plan(*, mode: Mode = Mode.AUTO, seed: int = 0) -> Plan:
         readme_topology(),
         num_expert_groups=README_NUM_EXPERT_GROUPS,
         mode=mode,
+        policy="deepseek",
         seed=seed,
     )

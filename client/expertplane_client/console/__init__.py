@@ -1,6 +1,7 @@
 """What the commands share, here and in other packages. Needs click and rich."""
 
 from .foreign import foreign_replicas
+from .moves import MoveOptions, move_options
 from .options import (
     COUNT,
     FILE,
@@ -41,6 +42,7 @@ __all__ = [
     "MODES",
     "SOFT_MODE",
     "LoadOptions",
+    "MoveOptions",
     "ProblemOptions",
     "SolvedPlan",
     "address_option",
@@ -52,6 +54,7 @@ __all__ = [
     "json_option",
     "load_options",
     "model_class_option",
+    "move_options",
     "plot_option",
     "print_error",
     "print_json",

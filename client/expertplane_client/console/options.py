@@ -46,6 +46,19 @@ def ascending_numbers(
     return numbers
 
 
+def _capacities(
+    context: click.Context, parameter: click.Parameter, text: str | None
+) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise click.BadParameter(
+            f"Expected numbers such as '1,1,0.5,1', got '{text}'.", context, parameter
+        ) from error
+
+
 def address_option(command: _Command) -> _Command:
     """Adds `--address`, which EXPERTPLANE_ADDRESS sets for all commands."""
     return click.option(
@@ -158,6 +171,19 @@ _RANK_OPTIONS: tuple[Callable[[Any], Any], ...] = (
 MACHINE_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.argument("loadfile", type=click.Path(path_type=Path)),
     *_RANK_OPTIONS,
+    click.option(
+        "--masked-ranks",
+        metavar="LIST",
+        callback=ascending_numbers,
+        help="Ranks that are lost, such as 3,17: their slots stay empty.",
+    ),
+    click.option(
+        "--rank-capacities",
+        metavar="LIST",
+        callback=_capacities,
+        help="What each rank gets done in the same time, such as 1,1,0.5,1; all the same by "
+        "default.",
+    ),
 )
 GROUP_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(

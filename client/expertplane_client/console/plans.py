@@ -37,7 +37,7 @@ class SolvedPlan:
     """A plan, with what is told about it."""
 
     phy2log: NDArray[np.integer[Any]]
-    """[num_layers, num_slots], the logical expert of every slot."""
+    """[num_layers, num_slots], the logical expert of every slot, -1 in masked ones."""
 
     policy: str
     """The algorithm that made it."""
@@ -69,10 +69,22 @@ class SolvedPlan:
     version: int | None = None
     """Number of the plan; None when nothing is stored."""
 
+    incumbent: NDArray[np.integer[Any]] | None = None
+    """[num_layers, num_slots], the placement that the plan starts from; None if there was none."""
+
+    moved_slots: int | None = None
+    """Slots over all layers whose rank has to fetch an expert; None without an incumbent."""
+
+    benefit: Mapping[str, Any] | None = None
+    """Gain and cost against the incumbent by name, for the report; None where not told."""
+
+    transfers: Mapping[str, list[int]] | None = None
+    """The copies that lead there, a list for each column, for the report; None like `benefit`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Start:
-    """What the placement that needs no load would do, to compare with."""
+    """What the plan is compared with."""
 
     balance: Balance
     num_duplicates: int
@@ -101,13 +113,7 @@ def deliver(options: LoadOptions, recording: Recording, solved: SolvedPlan) -> N
     )
     if options.engine is not None:
         engine_profile(options.engine).check(placement)
-    start_map = initial_phy2log(
-        recording.num_layers, recording.num_logical_experts, options.num_slots
-    )
-    start = _Start(
-        balance=balance(recording.weight(), start_map, options.num_ranks),
-        num_duplicates=_num_duplicates(start_map, options.num_ranks),
-    )
+    start = _start(options, recording, solved.incumbent)
     if options.output is not None:
         write_placement(
             options.output,
@@ -122,10 +128,36 @@ def deliver(options: LoadOptions, recording: Recording, solved: SolvedPlan) -> N
     _print_summary(options, recording, solved, start)
 
 
+def _start(
+    options: LoadOptions, recording: Recording, incumbent: NDArray[np.integer[Any]] | None
+) -> _Start:
+    """Returns what the plan is compared with: what is in force, else what needs no load."""
+    start_map = incumbent
+    if start_map is None:
+        start_map = initial_phy2log(
+            recording.num_layers,
+            recording.num_logical_experts,
+            options.num_slots,
+            num_ranks=options.num_ranks,
+            masked_ranks=options.masked_ranks or (),
+        )
+    return _Start(
+        balance=balance(
+            recording.weight(),
+            start_map,
+            options.num_ranks,
+            rank_capacities=options.rank_capacities,
+        ),
+        num_duplicates=_num_duplicates(start_map, options.num_ranks),
+    )
+
+
 def dimensions(
     options: ProblemOptions, recording: Recording, *, num_slots: int | None = None
 ) -> dict[str, Any]:
     """Returns the sizes of a problem by name, for reports and JSON.
+
+    Masked ranks and capacities are among them where there are some.
 
     Args:
         options: The machine.
@@ -133,6 +165,14 @@ def dimensions(
         num_slots: Slots per layer over all ranks; None leaves them out.
     """
     slots = {} if num_slots is None else {"num_slots": num_slots}
+    damage = {
+        name: list(values)
+        for name, values in (
+            ("masked_ranks", options.masked_ranks),
+            ("rank_capacities", options.rank_capacities),
+        )
+        if values is not None
+    }
     return {
         "num_samples": recording.num_samples,
         "num_layers": recording.num_layers,
@@ -141,6 +181,7 @@ def dimensions(
         "num_nodes": options.num_nodes,
         "num_ranks": options.num_ranks,
         **slots,
+        **damage,
         "layer_ids": list(recording.layer_ids),
     }
 
@@ -163,6 +204,15 @@ def _report(
         "balancedness_before": start.balance.balancedness,
         "duplicates": _num_duplicates(solved.phy2log, options.num_ranks),
         **foreign,
+        **{
+            name: value
+            for name, value in (
+                ("moved_slots", solved.moved_slots),
+                ("benefit", solved.benefit),
+                ("transfers", solved.transfers),
+            )
+            if value is not None
+        },
         "seconds": solved.solve_s,
         "version": solved.version,
         "sha256": solved.digest,
@@ -191,6 +241,11 @@ def _print_summary(
     table.add_row("duplicates on a rank", str(start.num_duplicates), str(num_duplicates))
     if solved.foreign_replicas is not None:
         table.add_row("foreign replicas, most in a layer", "", str(max(solved.foreign_replicas)))
+    if solved.moved_slots is not None:
+        table.add_row("moved slots, all layers", "", str(solved.moved_slots))
+    if solved.benefit is not None:
+        table.add_row("predicted gain", "", f"{solved.benefit['gain']:+.2%}")
+        table.add_row("migration, s", "", f"{solved.benefit['migration_s']:.3f}")
     print_table(table)
     click.echo(
         f"{recording.num_layers} layers x {recording.num_logical_experts} experts -> "
@@ -203,4 +258,5 @@ def _print_summary(
 def _num_duplicates(phy2log: NDArray[np.integer[Any]], num_ranks: int) -> int:
     """Returns the slots, over all layers, whose expert their rank holds already."""
     residents = np.sort(phy2log.reshape(len(phy2log), num_ranks, -1), axis=2)
-    return int((residents[..., 1:] == residents[..., :-1]).sum())
+    is_held = residents[..., 1:] >= 0
+    return int(((residents[..., 1:] == residents[..., :-1]) & is_held).sum())

@@ -62,6 +62,12 @@ class ProblemOptions:
     num_nodes: int
     """Domains of fast links."""
 
+    masked_ranks: tuple[int, ...] | None
+    """Ranks that are lost, ascending; None where all are there."""
+
+    rank_capacities: tuple[float, ...] | None
+    """What each rank gets done in the same time; None for ranks that are equal."""
+
     num_expert_groups: int
     """Routing groups of consecutive logical experts."""
 

@@ -155,4 +155,7 @@ def _read_incumbent(
             f"Expected {path} to place {expected[0]} layers on {expected[1]} slots, "
             f"got {list(found.phy2log.shape)}."
         )
-    return Placement(torch.tensor(found.phy2log), recording.num_logical_experts, problem.topology)
+    # It may be from before a rank was lost.
+    return Placement.as_held(
+        torch.tensor(found.phy2log), recording.num_logical_experts, problem.topology
+    )

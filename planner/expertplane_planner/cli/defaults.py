@@ -5,5 +5,5 @@ from __future__ import annotations
 from typing import Final
 
 
-DEFAULT_POLICY: Final = "balanced"
-"""The policy of choice, see `docs/policies.md`; the planner service has a default of its own."""
+DEFAULT_POLICY: Final = "robust"
+"""That of the library, written down here because importing the library imports torch."""

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from expertplane_planner import ExpertLoad, Mode, Topology, solve
+from expertplane_client.formats import engine_profile
+from expertplane_planner import (
+    EngineRules,
+    ExpertLoad,
+    Incumbent,
+    Mode,
+    MoveBudget,
+    Placement,
+    Topology,
+    solve,
+)
 from expertplane_planner.model import resolve_mode
 from expertplane_planner.policies import PlacementRequest
 
 
 if TYPE_CHECKING:
-    from expertplane_client.console import ProblemOptions
+    from numpy.typing import NDArray
+
+    from expertplane_client.console import MoveOptions, ProblemOptions
     from expertplane_client.formats import Recording
-    from expertplane_planner import Plan
+    from expertplane_planner import Plan, Policy
 
 
 def problem_from(
@@ -32,7 +44,11 @@ def problem_from(
         InvalidInputError: The options do not fit together or do not fit the load.
     """
     topology = Topology(
-        num_nodes=options.num_nodes, num_ranks=options.num_ranks, num_slots=num_slots
+        num_nodes=options.num_nodes,
+        num_ranks=options.num_ranks,
+        num_slots=num_slots,
+        masked_ranks=options.masked_ranks or (),
+        rank_capacities=options.rank_capacities,
     )
     return PlacementRequest(
         load=ExpertLoad(torch.tensor(recording.samples)),
@@ -49,7 +65,43 @@ def problem_from(
     )
 
 
-def warm_up(problem: PlacementRequest, policy: str) -> None:
+def incumbent_from(
+    moves: MoveOptions, phy2log: NDArray[Any] | None, problem: PlacementRequest
+) -> Incumbent | None:
+    """Return the placement in force and the budget against it; None if there is none.
+
+    Args:
+        moves: The budget.
+        phy2log: [num_layers, num_slots] integers, -1 in slots of ranks that were masked.
+        problem: What is to be solved.
+
+    Raises:
+        InvalidInputError: It is no placement of the problem's experts.
+    """
+    if phy2log is None:
+        return None
+    held = torch.tensor(phy2log.astype("int64"))
+    num_experts = problem.load.num_logical_experts
+    return Incumbent(
+        placement=Placement.as_held(held, num_experts, problem.topology),
+        budget=MoveBudget(slots_per_layer=moves.max_moved_slots_per_layer),
+    )
+
+
+def rules_of(engine: str | None) -> EngineRules:
+    """Return the rules that an engine binds a solve by; none without an engine."""
+    if engine is None:
+        return EngineRules()
+    profile = engine_profile(engine)
+    return EngineRules(
+        forbid_duplicates=profile.is_duplicate_refused,
+        max_replicas_per_expert=profile.max_replicas,
+    )
+
+
+def warm_up(
+    problem: PlacementRequest, policy: str | Policy, incumbent: Incumbent | None = None
+) -> None:
     """Solve the first layer alone, so that compilation does not pass for solving.
 
     The library's own warm-up compiles what every policy needs, which takes twice as long.
@@ -58,10 +110,16 @@ def warm_up(problem: PlacementRequest, policy: str) -> None:
         PlannerError: As for `solve_problem`.
     """
     layer = ExpertLoad(problem.load.samples[:, :1].contiguous())
-    solve_problem(replace(problem, load=layer), policy)
+    if incumbent is not None:
+        placement = incumbent.placement
+        first = Placement(placement.phy2log[:1], placement.num_logical_experts, placement.topology)
+        incumbent = replace(incumbent, placement=first)
+    solve_problem(replace(problem, load=layer), policy, incumbent)
 
 
-def solve_problem(problem: PlacementRequest, policy: str) -> Plan:
+def solve_problem(
+    problem: PlacementRequest, policy: str | Policy, incumbent: Incumbent | None = None
+) -> Plan:
     """Return the verified plan of a policy.
 
     Raises:
@@ -74,6 +132,8 @@ def solve_problem(problem: PlacementRequest, policy: str) -> Plan:
         mode=problem.mode,
         policy=policy,
         spill=problem.spill,
+        incumbent=incumbent,
+        rules=problem.rules,
         seed=problem.seed,
     )
 

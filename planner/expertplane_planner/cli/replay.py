@@ -73,6 +73,13 @@ _DEFAULT_POLICIES = ("deepseek", "balanced", "robust")
     help="Steps from one re-plan to the next; divides the steps of a window, and is all of them "
     "by default.",
 )
+@click.option(
+    "--move-budget",
+    type=click.IntRange(min=0),
+    metavar="SLOTS",
+    help="Slots of each layer that a re-plan may move, for policies that can go on from the "
+    "placement in force; others plan from scratch.",
+)
 @click.option("--json", "report", type=FILE, help="Where the figures go (.json).")
 @plot_option
 def replay(
@@ -140,6 +147,7 @@ def _replay(
     seed: int,
     warmup_windows: int | None,
     every: int | None,
+    move_budget: int | None,
 ) -> ReplayReport:
     from expertplane_planner import Mode, Topology
     from expertplane_planner.replay import replay as replay_policies
@@ -160,5 +168,6 @@ def _replay(
             spill=spill,
             seed=seed,
             every=every,
+            move_budget=move_budget,
             announce=lambda index: announce(f"window {index + 1} of {num_windows}"),
         )

@@ -39,7 +39,10 @@ def replay_table(report: ReplayReport, sizes: Mapping[str, Any]) -> Table:
 def replay_title(report: ReplayReport, sizes: Mapping[str, Any]) -> str:
     """Return what stands above a replay's table and picture."""
     scored = f"windows {report.warmup_windows + 1}-{report.num_windows} of {report.num_windows}"
-    return title_of(sizes, str(report.mode), scored, f"a plan every {report.every} steps")
+    pace = f"a plan every {report.every} steps"
+    if report.move_budget is not None:
+        pace += f", a move budget of {report.move_budget}"
+    return title_of(sizes, str(report.mode), scored, pace)
 
 
 def _cells(row: ReplayRow) -> list[str]:
@@ -60,6 +63,7 @@ def replay_document(report: ReplayReport) -> dict[str, Any]:
         "warmup_windows": report.warmup_windows,
         "num_samples": report.num_samples,
         "every": report.every,
+        "move_budget": report.move_budget,
         "policies": {row.name: _row(row) for row in report.rows},
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from expertplane_planner import rank_load
 from expertplane_planner.errors import InvalidInputError
 
 from .problem import problem_from, soft_foreign_replicas, solve_problem, warm_up
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from expertplane_client.console import ProblemOptions
     from expertplane_client.formats import Recording
-    from expertplane_planner import BalanceReport, Mode, Plan
+    from expertplane_planner import BalanceReport, ExpertLoad, Mode, Placement, Plan
 
     from .progress import Announce
 
@@ -109,31 +110,46 @@ def sweep_problems(
         PlannerError: A solve failed.
     """
     plans: list[list[Plan]] = []
+    times: list[list[float]] = []
     for redundancy in redundancies:
         num_slots = recording.num_logical_experts + redundancy
         plans.append([])
+        times.append([])
         for options in problems:
             with_spill = "" if options.spill is None else f", spill {options.spill}"
             announce(f"{policy}, redundancy {redundancy}{with_spill}")
             problem = problem_from(options, recording, num_slots=num_slots)
             if not plans[0]:
                 warm_up(problem, policy)
-            plans[-1].append(solve_problem(problem, policy))
+            plan = solve_problem(problem, policy)
+            plans[-1].append(plan)
+            times[-1].append(_step_time(plan.placement, problem.load))
     bytes_per_slot = None if bytes_per_expert is None else recording.num_layers * bytes_per_expert
-    return _rows(plans, redundancies, [options.spill for options in problems], bytes_per_slot)
+    spills = [options.spill for options in problems]
+    first = times[0][0]
+    relative = [[time / first if first else 1.0 for time in same] for same in times]
+    return _rows(plans, relative, redundancies, spills, bytes_per_slot)
+
+
+def _step_time(placement: Placement, load: ExpertLoad) -> float:
+    """Return the load of the most loaded ranks, summed over layers."""
+    return float(rank_load(placement, load.total()).amax(dim=-1).sum())
+
+
+def _extra_slots(placement: Placement) -> float:
+    """Return the slots of one active rank beyond its share of the experts."""
+    topology = placement.topology
+    return (topology.num_active_slots - placement.num_logical_experts) / topology.num_active_ranks
 
 
 def _rows(
     plans: Sequence[Sequence[Plan]],
+    times: Sequence[Sequence[float]],
     redundancies: Sequence[int],
     spills: Sequence[int | None],
     bytes_per_slot: int | None,
 ) -> tuple[SweepRow, ...]:
-    # Mean rank load is the same in every row, so that the ratio of maxima is this one.
-    first = plans[0][0].balance.balancedness
-    times = [[first / plan.balance.balancedness for plan in same] for same in plans]
-    num_ranks = plans[0][0].placement.topology.num_ranks
-    extra_slots = [redundancy / num_ranks for redundancy in redundancies]
+    extra_slots = [_extra_slots(same[0].placement) for same in plans]
     allowed = [spill or 0 for spill in spills]
     rows: list[SweepRow] = []
     for i, same_redundancy in enumerate(plans):
@@ -148,7 +164,7 @@ def _rows(
                     spill=spills[j],
                     foreign_replicas=None if foreign is None else max(foreign),
                     num_slots=topology.num_slots,
-                    slots_per_rank=topology.num_slots // num_ranks,
+                    slots_per_rank=topology.slots_per_rank,
                     mode=plan.mode,
                     balance=plan.balance,
                     relative_step_time=time,

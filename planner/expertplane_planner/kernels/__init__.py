@@ -94,7 +94,7 @@ def pack_by_risk(
     counts: Tensor,
     expert: Tensor,
     weight: Tensor,
-    num_packs: int,
+    slowness: Tensor,
     *,
     risk: float,
     max_swaps: int,
@@ -102,15 +102,15 @@ def pack_by_risk(
 ) -> Tensor:
     """Return a packing whose worst pack is as good as can be under an uncertain load.
 
-    A pack is worth mean + risk * standard deviation of its load, the lower the better. Items go by
-    descending weight, each into the pack with room that is best with it and holds no replica of
-    its expert. Where all packs with room hold one, the full pack of least expected load that does
-    not takes the item and gives its lightest one that the best pack with room lacks to that pack;
-    with at most num_packs replicas of each expert in a row that always works, else the item goes
-    to the best pack with room. Then swaps: between the worst pack and any other, the one that
-    lowers the worse of the two most, while that is more than the tolerance, and no expert meets
-    itself. Ties go to the lowest index: of packs, then places in the other pack, then places in
-    the worst.
+    A pack is worth (mean + risk * standard deviation) of its load * slowness, the lower the
+    better. Items go by descending weight, each into the pack with room that is best with it and
+    holds no replica of its expert. Where all packs with room hold one, the full pack of least mean
+    * slowness that does not takes the item and gives its lightest one that the best pack with room
+    lacks to that pack; with at most M replicas of each expert in a row that always works, else the
+    item goes to the best pack with room. Then swaps: between the worst pack and any other, the one
+    that lowers the worse of the two most, while that is more than the tolerance, and no expert
+    meets itself. Ties go to the lowest index: of packs, then places in the other pack, then places
+    in the worst.
 
     Args:
         mean: [num_layers, E] float64, expected tokens per logical expert.
@@ -119,7 +119,8 @@ def pack_by_risk(
         expert: [num_rows, N] int64, logical expert of each item; equally many rows a layer, layer
             by layer.
         weight: [num_rows, N] floating point, what to sort items by, descending.
-        num_packs: M packs per row, divides N.
+        slowness: [num_rows, M] float64, time that each pack takes per token, above 0; M divides N.
+            With a harmonic mean of 1 in each row, values are on the scale of loads.
         risk: Standard deviations that count, at least 0.
         max_swaps: Swaps per row, at most.
         tolerance: Smallest gain of a swap, as a share of the mean load of a pack.
@@ -138,7 +139,7 @@ def pack_by_risk(
         counts.to(mean.dtype).reciprocal(),
         expert.contiguous(),
         weight.argsort(dim=1, descending=True, stable=True),
-        num_packs,
+        slowness.contiguous(),
         risk=risk,
         max_swaps=max_swaps,
         tolerance=tolerance,

@@ -1,7 +1,8 @@
 """The risk-aware packing for the CPU: compiled loops, rows shared out to threads.
 
-A pack is judged by mean + risk * standard deviation of its load. `cross[p, e]` is the covariance
-of the load of pack p with the tokens of expert e; with it, any swap is judged in a few operations.
+A pack is judged by (mean + risk * standard deviation of its load) * slowness. `cross[p, e]` is the
+covariance of the load of pack p with the tokens of expert e; with it, any swap is judged in a few
+operations.
 
 Legend: L layers, E logical experts, N replicas of a row, M packs, K places per pack.
 """
@@ -26,7 +27,7 @@ def pack_by_risk(
     share: Tensor,
     expert: Tensor,
     order: Tensor,
-    num_packs: int,
+    slowness: Tensor,
     *,
     risk: float,
     max_swaps: int,
@@ -34,12 +35,11 @@ def pack_by_risk(
 ) -> Tensor:
     """See `expertplane_planner.kernels.pack_by_risk`."""
     held = torch.empty_like(expert)
-    tables = (mean.numpy(), covariance.numpy(), share.numpy(), expert.numpy(), order.numpy())
+    experts = (mean.numpy(), covariance.numpy(), share.numpy(), expert.numpy(), order.numpy())
+    tables = (*experts, slowness.numpy(), held.numpy())
     over_rows(
         len(expert),
-        lambda rows: _pack_rows(
-            *tables, held.numpy(), num_packs, risk, max_swaps, tolerance, rows.start, rows.stop
-        ),
+        lambda rows: _pack_rows(*tables, risk, max_swaps, tolerance, rows.start, rows.stop),
     )
     return held
 
@@ -51,8 +51,8 @@ def _pack_rows(
     share: Any,
     expert: Any,
     order: Any,
+    slowness: Any,
     held: Any,
-    num_packs: int,
     risk: float,
     max_swaps: int,
     tolerance: float,
@@ -60,6 +60,7 @@ def _pack_rows(
     stop: int,
 ) -> None:
     num_nodes = len(expert) // len(mean)
+    num_packs = slowness.shape[1]
     num_filled = np.empty(num_packs, dtype=np.int64)
     load = np.empty(num_packs)
     variance = np.empty(num_packs)
@@ -76,6 +77,7 @@ def _pack_rows(
             share[layer],
             expert[row],
             order[row],
+            slowness[row],
             held[row],
             num_filled,
             load,
@@ -87,6 +89,7 @@ def _pack_rows(
             mean[layer],
             covariance[layer],
             share[layer],
+            slowness[row],
             held[row],
             load,
             variance,
@@ -112,6 +115,7 @@ def _pack(
     share: Any,
     expert: Any,
     order: Any,
+    slowness: Any,
     held: Any,
     num_filled: Any,
     load: Any,
@@ -131,7 +135,7 @@ def _pack(
             if num_filled[p] == capacity:
                 continue
             spread = variance[p] + 2.0 * cross[p, e] * share[e] + own
-            value = load[p] + added + risk * np.sqrt(max(spread, 0.0))
+            value = (load[p] + added + risk * np.sqrt(max(spread, 0.0))) * slowness[p]
             if value < any_least:
                 any_best, any_least = p, value
             if value < least and not _holds(held, p * capacity, p * capacity + num_filled[p], e):
@@ -139,7 +143,7 @@ def _pack(
         put = e
         if best < 0:
             best = any_best
-            place = _place_to_give_up(mean, share, held, num_filled, load, e, best)
+            place = _place_to_give_up(mean, share, slowness, held, num_filled, load, e, best)
             if place >= 0:
                 put = held[place]
                 giver = place // capacity
@@ -153,7 +157,14 @@ def _pack(
 
 @part_of_kernel
 def _place_to_give_up(
-    mean: Any, share: Any, held: Any, num_filled: Any, load: Any, e: int, receiver: int
+    mean: Any,
+    share: Any,
+    slowness: Any,
+    held: Any,
+    num_filled: Any,
+    load: Any,
+    e: int,
+    receiver: int,
 ) -> int:
     """Return whose place in a full pack the expert takes, -1 where no pack can help."""
     num_packs = len(load)
@@ -162,7 +173,7 @@ def _place_to_give_up(
     for p in range(num_packs):
         if (
             num_filled[p] == capacity
-            and (giver < 0 or load[p] < load[giver])
+            and (giver < 0 or load[p] * slowness[p] < load[giver] * slowness[giver])
             and not _holds(held, p * capacity, (p + 1) * capacity, e)
         ):
             giver = p
@@ -204,6 +215,7 @@ def _swap(
     mean: Any,
     covariance: Any,
     share: Any,
+    slowness: Any,
     held: Any,
     load: Any,
     variance: Any,
@@ -220,42 +232,70 @@ def _swap(
     value = np.empty(len(load))
     for _ in range(max_swaps):
         for p in range(len(load)):
-            value[p] = load[p] + risk * np.sqrt(max(variance[p], 0.0))
+            value[p] = (load[p] + risk * np.sqrt(max(variance[p], 0.0))) * slowness[p]
         heavy = int(np.argmax(value))  # the first of several
         given, taken = _best_swap(
-            mean, covariance, share, held, load, variance, cross, value, risk, heavy, threshold
+            mean,
+            covariance,
+            share,
+            slowness,
+            held,
+            load,
+            variance,
+            cross,
+            value,
+            risk,
+            heavy,
+            threshold,
         )
         if given < 0:
             break
         light = taken // capacity
         i, j = held[given], held[taken]
-        own_i = covariance[i, i] * share[i] * share[i]
-        own_j = covariance[j, j] * share[j] * share[j]
-        both = 2.0 * covariance[i, j] * share[i] * share[j]
-        variance[heavy] = (
-            variance[heavy]
-            - 2.0 * cross[heavy, i] * share[i]
-            + own_i
-            + 2.0 * cross[heavy, j] * share[j]
-            - both
-            + own_j
-        )
-        variance[light] = (
-            variance[light]
-            + 2.0 * cross[light, i] * share[i]
-            + own_i
-            - 2.0 * cross[light, j] * share[j]
-            - both
-            + own_j
-        )
-        moved = mean[i] * share[i] - mean[j] * share[j]
-        load[heavy] -= moved
-        load[light] += moved
-        for other in range(len(mean)):
-            change = covariance[i, other] * share[i] - covariance[j, other] * share[j]
-            cross[heavy, other] -= change
-            cross[light, other] += change
+        _exchange(mean, covariance, share, load, variance, cross, heavy, light, i, j)
         held[given], held[taken] = j, i
+
+
+@part_of_kernel
+def _exchange(
+    mean: Any,
+    covariance: Any,
+    share: Any,
+    load: Any,
+    variance: Any,
+    cross: Any,
+    heavy: int,
+    light: int,
+    i: int,
+    j: int,
+) -> None:
+    """Move a replica of expert i from one pack to another, and one of expert j back."""
+    own_i = covariance[i, i] * share[i] * share[i]
+    own_j = covariance[j, j] * share[j] * share[j]
+    both = 2.0 * covariance[i, j] * share[i] * share[j]
+    variance[heavy] = (
+        variance[heavy]
+        - 2.0 * cross[heavy, i] * share[i]
+        + own_i
+        + 2.0 * cross[heavy, j] * share[j]
+        - both
+        + own_j
+    )
+    variance[light] = (
+        variance[light]
+        + 2.0 * cross[light, i] * share[i]
+        + own_i
+        - 2.0 * cross[light, j] * share[j]
+        - both
+        + own_j
+    )
+    moved = mean[i] * share[i] - mean[j] * share[j]
+    load[heavy] -= moved
+    load[light] += moved
+    for other in range(len(mean)):
+        change = covariance[i, other] * share[i] - covariance[j, other] * share[j]
+        cross[heavy, other] -= change
+        cross[light, other] += change
 
 
 @part_of_kernel
@@ -263,6 +303,7 @@ def _best_swap(
     mean: Any,
     covariance: Any,
     share: Any,
+    slowness: Any,
     held: Any,
     load: Any,
     variance: Any,
@@ -292,17 +333,18 @@ def _best_swap(
                 heavy_spread = variance[heavy] - 2.0 * cross[heavy, i] * share[i] + own_i
                 heavy_spread = heavy_spread + heavy_j - both + own_j
                 # Compared in squares first: most swaps are no good, and roots cost most.
-                room = value[heavy] - best - (load[heavy] - moved)
+                room = (value[heavy] - best) / slowness[heavy] - (load[heavy] - moved)
                 if room <= 0.0 or squared_risk * heavy_spread >= room * room:
                     continue
                 light_spread = variance[p] + 2.0 * cross[p, i] * share[i] + own_i
                 light_spread = light_spread - light_j - both + own_j
-                room = value[heavy] - best - (load[p] + moved)
+                room = (value[heavy] - best) / slowness[p] - (load[p] + moved)
                 if room <= 0.0 or squared_risk * light_spread >= room * room:
                     continue
                 gain = value[heavy] - max(
-                    load[heavy] - moved + risk * np.sqrt(max(heavy_spread, 0.0)),
-                    load[p] + moved + risk * np.sqrt(max(light_spread, 0.0)),
+                    (load[heavy] - moved + risk * np.sqrt(max(heavy_spread, 0.0)))
+                    * slowness[heavy],
+                    (load[p] + moved + risk * np.sqrt(max(light_spread, 0.0))) * slowness[p],
                 )
                 if (
                     gain > best

@@ -24,6 +24,17 @@ class _Packs(NamedTuple):
     cross: Tensor  # [rows, M, E], covariance of a pack's load with an expert's tokens
 
 
+class _Judge(NamedTuple):
+    """How a pack's load is judged, the lower the better."""
+
+    risk: float
+    slowness: Tensor  # [rows, M]
+
+    def value(self, load: Tensor, spread: Tensor, slowness: Tensor) -> Tensor:
+        """Return what packs of such loads, variances and slowness are worth."""
+        return (load + self.risk * spread.clamp(min=0.0).sqrt()) * slowness
+
+
 class _Experts(NamedTuple):
     """What is known about the experts of each row; `share` is one over their replicas."""
 
@@ -44,7 +55,7 @@ def pack_by_risk(
     share: Tensor,
     expert: Tensor,
     order: Tensor,
-    num_packs: int,
+    slowness: Tensor,
     *,
     risk: float,
     max_swaps: int,
@@ -52,6 +63,7 @@ def pack_by_risk(
 ) -> Tensor:
     """See `expertplane_planner.kernels.pack_by_risk`."""
     num_nodes = len(expert) // len(mean)
+    num_packs = slowness.shape[1]
     diagonal = covariance.diagonal(dim1=1, dim2=2).to(mean.dtype)
     experts = _Experts(
         mean=(mean * share).repeat_interleave(num_nodes, dim=0),
@@ -60,18 +72,20 @@ def pack_by_risk(
         covariance=covariance,
         layer=(torch.arange(len(expert), device=mean.device) // num_nodes).unsqueeze(1),
     )
-    packs = _packed(experts, expert.gather(1, order), num_packs, risk)
+    judge = _Judge(risk, slowness)
+    packs = _packed(experts, expert.gather(1, order), judge)
     total = packs.load[:, 0]
     for pack in range(1, num_packs):
         total = total + packs.load[:, pack]
     threshold = (tolerance * (total / num_packs)).unsqueeze(1)
     for _ in range(max_swaps):
-        packs = _swapped(experts, packs, risk, threshold)
+        packs = _swapped(experts, packs, judge, threshold)
     return packs.held
 
 
-def _packed(experts: _Experts, items: Tensor, num_packs: int, risk: float) -> _Packs:
+def _packed(experts: _Experts, items: Tensor, judge: _Judge) -> _Packs:
     num_rows, num_items = items.shape
+    num_packs = judge.slowness.shape[1]
     capacity = num_items // num_packs
     packs = _Packs(
         held=torch.full_like(items, -1),  # nobody while a place is free
@@ -85,14 +99,16 @@ def _packed(experts: _Experts, items: Tensor, num_packs: int, risk: float) -> _P
         with_e = packs.cross.gather(2, e.unsqueeze(1).expand(-1, num_packs, 1)).squeeze(2)
         spread = packs.variance + 2.0 * with_e * share + own
         added = experts.mean.gather(1, e)
-        value = packs.load + added + risk * spread.clamp(min=0.0).sqrt()
+        value = judge.value(packs.load + added, spread, judge.slowness)
         is_full = num_filled == capacity
         value = value.masked_fill(is_full, torch.inf)
         holds = (packs.held.view(num_rows, num_packs, capacity) == e.unsqueeze(1)).sum(dim=2) > 0
         least, free = value.masked_fill(holds, torch.inf).min(dim=1, keepdim=True)
         is_stuck = least.isinf()
         receiver = value.argmin(dim=1, keepdim=True)
-        place, can_help = _place_to_give_up(experts, packs, is_full & ~holds, receiver)
+        pack_time = packs.load * judge.slowness
+        pack_time = pack_time.masked_fill(~is_full | holds, torch.inf)
+        place, can_help = _place_to_give_up(experts, packs, pack_time, receiver)
         is_rescued = is_stuck & can_help
         given_up = packs.held.gather(1, place)
         giver = place // capacity
@@ -109,12 +125,18 @@ def _packed(experts: _Experts, items: Tensor, num_packs: int, risk: float) -> _P
 
 
 def _place_to_give_up(
-    experts: _Experts, packs: _Packs, can_give: Tensor, receiver: Tensor
+    experts: _Experts, packs: _Packs, pack_time: Tensor, receiver: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return whose place in a full pack an expert could take, and whether there is one."""
-    num_rows, num_packs = packs.load.shape
-    capacity = packs.held.shape[1] // num_packs
-    giver_load, giver = packs.load.masked_fill(~can_give, torch.inf).min(dim=1, keepdim=True)
+    """Return whose place in a full pack an expert could take, and whether there is one.
+
+    Args:
+        experts: What is known about the experts.
+        packs: The packs so far.
+        pack_time: [rows, M], mean load * slowness, infinite where a pack cannot give.
+        receiver: [rows, 1], the pack that gets what another gives up.
+    """
+    capacity = packs.held.shape[1] // packs.load.shape[1]
+    giver_time, giver = pack_time.min(dim=1, keepdim=True)
     step = torch.arange(capacity, device=giver.device)
     places = giver * capacity + step
     others = packs.held.gather(1, places)
@@ -122,7 +144,7 @@ def _place_to_give_up(
     is_kept = (at_receiver.unsqueeze(1) == others.unsqueeze(2)).sum(dim=2) > 0
     weight = experts.mean.gather(1, others.clamp(min=0)).masked_fill(is_kept, torch.inf)
     least, chosen = weight.min(dim=1, keepdim=True)
-    return places.gather(1, chosen), giver_load.isfinite() & least.isfinite()
+    return places.gather(1, chosen), giver_time.isfinite() & least.isfinite()
 
 
 def _changed(
@@ -144,20 +166,23 @@ def _changed(
     )
 
 
-def _swapped(experts: _Experts, packs: _Packs, risk: float, threshold: Tensor) -> _Packs:
+def _swapped(experts: _Experts, packs: _Packs, judge: _Judge, threshold: Tensor) -> _Packs:
     """Return the packs after one more swap in each row."""
     held, load, variance, cross = packs
     num_rows, num_packs = load.shape
     capacity = held.shape[1] // num_packs
-    value = load + risk * variance.clamp(min=0.0).sqrt()
+    value = judge.value(load, variance, judge.slowness)
     peak, heavy = value.max(dim=1, keepdim=True)
     places = heavy * capacity + torch.arange(capacity, device=held.device)
     given = held.gather(1, places)  # [rows, K], i below; j runs over all places
     moved, heavy_spread, light_spread = _outcomes(experts, packs, heavy, given)
     by_place = load.repeat_interleave(capacity, dim=1).unsqueeze(2)
+    slowness = judge.slowness.repeat_interleave(capacity, dim=1).unsqueeze(2)
+    heavy_load = load.gather(1, heavy).unsqueeze(2) - moved
+    heavy_slowness = judge.slowness.gather(1, heavy).unsqueeze(2)
     worse = torch.maximum(
-        load.gather(1, heavy).unsqueeze(2) - moved + risk * heavy_spread.clamp(min=0.0).sqrt(),
-        by_place + moved + risk * light_spread.clamp(min=0.0).sqrt(),
+        judge.value(heavy_load, heavy_spread, heavy_slowness),
+        judge.value(by_place + moved, light_spread, slowness),
     )
     by_pack = held.view(num_rows, num_packs, capacity)
     is_there = (by_pack.unsqueeze(3) == given.view(num_rows, 1, 1, capacity)).sum(dim=2) > 0

@@ -4,8 +4,8 @@ Matching and edge colouring go edge by edge over small tables. They run on the h
 layer by layer: a GPU would only wait for them.
 """
 
-from .relabel import relabel
+from .relabel import relabel, settle
 from .schedule import schedule_transfers
 
 
-__all__ = ["relabel", "schedule_transfers"]
+__all__ = ["relabel", "schedule_transfers", "settle"]

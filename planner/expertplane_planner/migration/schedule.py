@@ -33,9 +33,10 @@ def schedule_transfers(placement: Placement, incumbent: Placement) -> TransferSc
 
     Every slot whose expert changes is filled from a slot that holds the expert in the incumbent:
     on the same rank if there is one, which uses no link; else on the same node; else anywhere. Of
-    several ranks, see `choose_senders`; of several slots on a rank, the lowest. Rounds are as few
-    as these sources allow, see `share_out_rounds`. Transfers are listed by layer, round and target
-    slot.
+    several ranks, see `choose_senders`; of several slots on a rank, the lowest. Ranks that are
+    masked in the placement cannot be read from; what no other rank holds comes from storage.
+    Rounds are as few as these sources allow, see `share_out_rounds`. Transfers are listed by
+    layer, round and target slot.
 
     The transfers on links are at most the `moved_slots` of the placement, and as many unless a
     rank gets a further copy of an expert that it holds.
@@ -44,16 +45,18 @@ def schedule_transfers(placement: Placement, incumbent: Placement) -> TransferSc
 
     Args:
         placement: Where to get, after `relabel`.
-        incumbent: What the ranks hold now.
+        incumbent: What the ranks hold now, with masked ranks and capacities of its own.
 
     Raises:
-        InvalidPlacementError: The two placements differ in layers, experts or topology.
+        InvalidPlacementError: The two placements differ in layers, experts, nodes, ranks or slots.
     """
     check_comparable(placement, incumbent, field="incumbent")
     topology = placement.topology
-    new, old = placement.phy2log.cpu().numpy(), incumbent.phy2log.cpu().numpy()
+    new = placement.phy2log.cpu().numpy()
+    old = incumbent.phy2log_on(topology).cpu().numpy()
     columns: list[tuple[Integers, ...]] = []
     for layer in range(placement.num_layers):
+        # In slots of masked ranks both hold -1.
         target = (new[layer] != old[layer]).nonzero()[0]
         expert = new[layer, target]
         source = _source_slots(old[layer], expert, target, placement.num_logical_experts, topology)
@@ -77,26 +80,29 @@ def schedule_transfers(placement: Placement, incumbent: Placement) -> TransferSc
 def _source_slots(
     old: Integers, expert: Integers, target: Integers, num_experts: int, topology: Topology
 ) -> Integers:
-    """Return the slot that each changed slot is filled from, [C] int64.
+    """Return the slot that each changed slot is filled from, -1 for storage, [C] int64.
 
     Args:
-        old: [P] int64, what the slots of the layer hold.
+        old: [P] int64, what the slots of the layer hold, -1 where they cannot be read.
         expert: [C] int64, what the changed slots will hold.
         target: [C] int64, the changed slots.
         num_experts: Logical experts per layer.
         topology: Ranks and nodes that the slots belong to.
     """
     nowhere = topology.num_slots
-    slot = np.arange(topology.num_slots)
+    slot = (old >= 0).nonzero()[0]
     lowest_slot = np.full((topology.num_ranks, num_experts), nowhere)
-    np.minimum.at(lowest_slot, (slot // topology.slots_per_rank, old), slot)
+    np.minimum.at(lowest_slot, (slot // topology.slots_per_rank, old[slot]), slot)
+    is_held = lowest_slot < nowhere
 
     sender = target // topology.slots_per_rank
-    arrives = lowest_slot[sender, expert] == nowhere
+    is_anywhere = (is_held.sum(axis=0) > 0)[expert]
+    arrives = ~is_held[sender, expert] & is_anywhere
     sender[arrives] = choose_senders(
-        lowest_slot < nowhere, expert[arrives], sender[arrives], topology.ranks_per_node
+        is_held, expert[arrives], sender[arrives], topology.ranks_per_node
     )
-    return np.asarray(lowest_slot[sender, expert], dtype=np.int64)
+    source = lowest_slot[sender, expert]
+    return np.where(source == nowhere, -1, source)
 
 
 def _rounds(source: Integers, target: Integers, topology: Topology) -> Integers:
@@ -107,5 +113,10 @@ def _rounds(source: Integers, target: Integers, topology: Topology) -> Integers:
     if on_link.any():
         sender, receiver = sender[on_link], receiver[on_link]
         is_slow = sender // topology.ranks_per_node != receiver // topology.ranks_per_node
+        from_storage = source[on_link] < 0
+        if from_storage.any():
+            # By far the slowest; with a sender for each receiver it waits for nobody.
+            is_slow = from_storage
+            sender = np.where(from_storage, topology.num_ranks + receiver, sender)
         rounds[on_link] = share_out_rounds(sender, receiver, is_slow)
     return rounds

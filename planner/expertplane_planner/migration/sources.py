@@ -26,8 +26,8 @@ def choose_senders(
 
     Where there is a choice, the rank that sends most to other nodes, which is slow, sends as few
     as can be; given that, the rank that sends most in all sends as few as can be. Neither count is
-    pressed below what the busiest receiver has to wait for anyway. If that leaves a choice,
-    scipy's solver takes it, the same way each time.
+    pressed below what the busiest receiver has to wait for anyway. What choice that leaves is
+    settled the same way each time.
 
     Args:
         is_held: [R, E], whether a rank holds an expert; each is held somewhere.
@@ -53,10 +53,36 @@ def choose_senders(
     return sender
 
 
+def _take_idlest(can_send: Flags, is_far: Flags) -> Integers:
+    """Return a sender for each arrival: the one with least to send, those with no choice first."""
+    num_choices = can_send.sum(axis=1)
+    sender: Integers = can_send.argmax(axis=1)
+    is_settled = num_choices == 1
+    num_ranks = can_send.shape[1]
+    busy = np.bincount(sender[is_settled], minlength=num_ranks)
+    busy_far = np.bincount(sender[is_settled & is_far], minlength=num_ranks)
+    choosing = (~is_settled).nonzero()[0]
+    for arrival in choosing[num_choices[choosing].argsort(kind="stable")].tolist():
+        able = can_send[arrival].nonzero()[0]
+        # What goes to other nodes counts first; the other count is never as large as the factor.
+        load = busy[able] + (len(can_send) + 1) * busy_far[able] * is_far[arrival]
+        sender[arrival] = idlest = able[load.argmin()]
+        busy[idlest] += 1
+        busy_far[idlest] += is_far[arrival]
+    return sender
+
+
+def _keeps(sender: Integers, is_far: Flags, far_limit: int, limit: int) -> bool:
+    """Return whether no rank sends more than the limits."""
+    most_far = np.bincount(sender[is_far], minlength=1).max()
+    return bool(np.bincount(sender).max() <= limit and most_far <= far_limit)
+
+
 def _spread(can_send: Flags, is_far: Flags, far_limit: int, limit: int) -> tuple[int, Integers]:
     """Return the lowest limit at which no rank has to send more, and a sender for each arrival.
 
-    A maximum flow of one unit for each arrival: from the source to the arrival, to a rank that can
+    First each arrival takes the rank that has least to send. Where that passes a limit, a maximum
+    flow decides, of one unit for each arrival: from the source to the arrival, to a rank that can
     send it, and to the sink. A rank passes on `limit` units, and at most `far_limit` of those to
     other nodes, which have to go through a gate. The limit is raised until all units get through.
 
@@ -72,6 +98,9 @@ def _spread(can_send: Flags, is_far: Flags, far_limit: int, limit: int) -> tuple
     limit = max(limit, int(np.bincount(sender[~has_choice[arrival]], minlength=1).max()))
     if not has_choice.any():
         return limit, sender
+    taken = _take_idlest(can_send, is_far)
+    if _keeps(taken, is_far, far_limit, limit):
+        return limit, taken
     gate = num_arrivals + np.arange(num_ranks)
     rank = gate + num_ranks
     source, sink = num_arrivals + 2 * num_ranks, num_arrivals + 2 * num_ranks + 1

@@ -8,6 +8,8 @@ import torch
 
 from expertplane_planner.errors import InvalidInputError, InvalidPlacementError
 
+from .masking import active_slots
+
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,6 +47,20 @@ def home_nodes(placement: Placement, num_expert_groups: int) -> Tensor:
     return held.sum(dim=2).masked_fill(~is_whole, -1).argmax(dim=2)
 
 
+def home_of_experts(placement: Placement, num_expert_groups: int) -> Tensor:
+    """Return the node that each expert's group lives on, see `home_nodes`.
+
+    Returns:
+        [num_layers, num_logical_experts] int64.
+
+    Raises:
+        InvalidInputError: The groups do not divide the experts.
+        InvalidPlacementError: No node has a replica of every expert of some group.
+    """
+    home = home_nodes(placement, num_expert_groups)
+    return home.repeat_interleave(placement.num_logical_experts // num_expert_groups, dim=1)
+
+
 def foreign_replicas(placement: Placement, num_expert_groups: int) -> Tensor:
     """Return how many replicas of each layer lie on another node than their group's home.
 
@@ -62,7 +78,7 @@ def foreign_replicas(placement: Placement, num_expert_groups: int) -> Tensor:
     home = home_nodes(placement, num_expert_groups)
     held = _held_by_node(placement, num_expert_groups).sum(dim=2)
     at_home = held.gather(2, home.unsqueeze(2)).sum(dim=(1, 2))
-    return placement.topology.num_slots - at_home
+    return placement.topology.num_active_slots - at_home
 
 
 def _held_by_node(placement: Placement, num_expert_groups: int) -> Tensor:
@@ -74,8 +90,8 @@ def _held_by_node(placement: Placement, num_expert_groups: int) -> Tensor:
             "Expected num_logical_experts to be a multiple of num_expert_groups, "
             f"got {num_experts} and {num_expert_groups}.",
         )
-    phy2log = placement.phy2log
-    node = torch.arange(topology.num_slots, device=phy2log.device) // topology.slots_per_node
+    phy2log = placement.active_phy2log()
+    node = active_slots(topology, phy2log.device) // topology.slots_per_node
     held = phy2log.new_zeros(placement.num_layers, num_experts * topology.num_nodes)
     held.scatter_add_(1, phy2log * topology.num_nodes + node, torch.ones_like(phy2log))
     return held.view(placement.num_layers, num_expert_groups, -1, topology.num_nodes)

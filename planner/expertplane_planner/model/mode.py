@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from expertplane_planner.errors import InvalidInputError
 
+from .masking import compact, has_even_nodes
+
 
 if TYPE_CHECKING:
     from .topology import Topology
@@ -44,6 +46,8 @@ def resolve_mode(
     group by group, hottest group first, so that ties may fall differently from global mode; with
     one expert group the two are the same.
 
+    Nodes are those that keep active ranks; they must keep equally many for experts to be tied to.
+
     Args:
         mode: What the caller asked for.
         topology: Where the experts go.
@@ -52,8 +56,8 @@ def resolve_mode(
 
     Raises:
         InvalidInputError: No such mode, fewer than one expert group, or a hierarchical mode asked
-            for where expert groups do not divide evenly over nodes, or logical experts over
-            expert groups.
+            for where expert groups do not divide evenly over nodes, logical experts over expert
+            groups, or active ranks over nodes.
     """
     if mode not in tuple(Mode):
         raise InvalidInputError(
@@ -66,18 +70,25 @@ def resolve_mode(
             "num_expert_groups",
             f"Expected num_expert_groups to be positive, got {num_expert_groups}.",
         )
+    if mode.is_by_node and not has_even_nodes(topology):
+        raise InvalidInputError(
+            "topology.masked_ranks",
+            f"Expected nodes to keep equally many active ranks in {mode} mode, "
+            f"got masked ranks {list(topology.masked_ranks)} of {topology.num_ranks} "
+            f"on {topology.num_nodes} nodes.",
+        )
     # Slots divide evenly over nodes by the birth of a topology.
-    groups_fit_nodes = num_expert_groups % topology.num_nodes == 0
+    num_nodes = compact(topology).num_nodes
+    groups_fit_nodes = num_expert_groups % num_nodes == 0
     experts_fit_groups = num_logical_experts % num_expert_groups == 0
     if mode is Mode.AUTO:
-        several_nodes = topology.num_nodes > 1
-        fits = several_nodes and groups_fit_nodes and experts_fit_groups
+        fits = num_nodes > 1 and groups_fit_nodes and experts_fit_groups
         return Mode.HIERARCHICAL if fits else Mode.GLOBAL
     if mode.is_by_node and not groups_fit_nodes:
         raise InvalidInputError(
             "num_expert_groups",
             f"Expected num_expert_groups to be a multiple of num_nodes in {mode} mode, "
-            f"got {num_expert_groups} and {topology.num_nodes}.",
+            f"got {num_expert_groups} and {num_nodes}.",
         )
     if mode.is_by_node and not experts_fit_groups:
         raise InvalidInputError(

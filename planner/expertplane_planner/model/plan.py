@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from .benefit import NetBenefit
     from .mode import Mode
     from .placement import Placement
     from .report import BalanceReport
+    from .transfers import TransferSchedule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -41,6 +43,16 @@ class Plan:
 
     balance: BalanceReport
     """Balance of the placement under the very load that it was made from (in sample)."""
+
+    moved_slots: tuple[int, ...] | None = None
+    """Slots of each layer that move from the placement in force; None if there was none."""
+
+    transfers: TransferSchedule | None = None
+    """The copies that lead there from the placement in force; None if there was none."""
+
+    benefit: NetBenefit | None = None
+    """Gain and cost against the placement in force, or what repair had to make of it; None if
+    there was none."""
 
     seconds: float
     """Time of the solve, from its arguments to the verified and scored placement."""

@@ -1,7 +1,16 @@
 """Named planning algorithms, one module each, behind one interface."""
 
-from .base import PlacementRequest, Policy
-from .registry import ENTRY_POINT_GROUP, get_policy, policy_names
+from .base import Departure, ImprovingPolicy, PlacementRequest, Policy
+from .registry import DEFAULT_POLICY, ENTRY_POINT_GROUP, get_policy, policy_names
 
 
-__all__ = ["ENTRY_POINT_GROUP", "PlacementRequest", "Policy", "get_policy", "policy_names"]
+__all__ = [
+    "DEFAULT_POLICY",
+    "ENTRY_POINT_GROUP",
+    "Departure",
+    "ImprovingPolicy",
+    "PlacementRequest",
+    "Policy",
+    "get_policy",
+    "policy_names",
+]

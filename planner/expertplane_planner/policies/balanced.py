@@ -69,8 +69,15 @@ class BalancedPolicy:
         Returns:
             phy2log, [num_layers, num_slots] int64, on the device of the load.
         """
+        most = request.rules.max_replicas_per_expert
+
+        def replicate(weight: Tensor, num_replicas: int, num_packs: int) -> Replication:
+            bound = max_copies(weight.shape[1], num_replicas, num_packs)
+            bound = bound if most is None else min(bound, most)
+            return replicate_greedy(weight, num_replicas, max_count=bound)
+
         return Pipeline(
-            pack_groups=self._pack, replicate=_replicate, pack=self._pack, dtype=torch.float64
+            pack_groups=self._pack, replicate=replicate, pack=self._pack, dtype=torch.float64
         ).place(request)
 
     def _pack(self, weight: Tensor, kind: Tensor, num_packs: int) -> Packing:
@@ -78,8 +85,3 @@ class BalancedPolicy:
         return pack_distinct(
             weight, kind, num_packs, max_swaps=params.max_swaps, tolerance=params.tolerance
         )
-
-
-def _replicate(weight: Tensor, num_replicas: int, num_packs: int) -> Replication:
-    bound = max_copies(weight.shape[1], num_replicas, num_packs)
-    return replicate_greedy(weight, num_replicas, max_count=bound)

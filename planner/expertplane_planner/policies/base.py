@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from expertplane_planner.errors import InvalidInputError
 from expertplane_planner.model.mode import Mode
+from expertplane_planner.model.rules import EngineRules
 
 
 if TYPE_CHECKING:
@@ -16,8 +17,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from expertplane_planner.forecast import Prediction
+    from expertplane_planner.model.budget import MoveBudget
     from expertplane_planner.model.load import ExpertLoad
     from expertplane_planner.model.topology import Topology
+
+
+_MOST = 10_000
+"""Bound of parameters that count something: they set time and memory, and come over the wire."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -35,7 +41,7 @@ class PlacementRequest:
     """Load to plan for, on the device to plan on. Layers without load are planned as well."""
 
     topology: Topology
-    """Where the experts go."""
+    """Where the experts go. A policy is given no masked ranks: the facade leaves them out."""
 
     num_expert_groups: int
     """Routing groups of consecutive logical experts, 1 if there are none."""
@@ -52,13 +58,23 @@ class PlacementRequest:
     prediction: Prediction | None = None
     """What to expect of the coming steps, where more is known than the load says by itself."""
 
+    rules: EngineRules = field(default_factory=EngineRules)
+    """What the engine accepts. Those who asked check it; a policy that can keep to it does."""
+
     def __post_init__(self) -> None:
         num_logical_experts = self.load.num_logical_experts
-        if self.topology.num_slots < num_logical_experts:
+        if self.topology.num_active_slots < num_logical_experts:
             raise InvalidInputError(
                 "topology.num_slots",
                 "Expected a slot for every logical expert, "
-                f"got {self.topology.num_slots} slots and {num_logical_experts} experts.",
+                f"got {self.topology.num_active_slots} slots and {num_logical_experts} experts.",
+            )
+        most = self.rules.max_replicas_per_expert
+        if most is not None and most * num_logical_experts < self.topology.num_active_slots:
+            raise InvalidInputError(
+                "rules.max_replicas_per_expert",
+                f"Expected {num_logical_experts} experts of at most {most} replicas to fill "
+                f"{self.topology.num_active_slots} slots, got {most * num_logical_experts}.",
             )
         if self.num_expert_groups < 1 or num_logical_experts % self.num_expert_groups:
             raise InvalidInputError(
@@ -91,12 +107,29 @@ class PlacementRequest:
             raise InvalidInputError("seed", f"Expected seed in [0, 2^63), got {self.seed}.")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Departure:
+    """Where a re-plan sets out from; all tensors without masked ranks."""
+
+    start: Tensor
+    """[num_layers, num_slots] int64: a placement, the one in force or what repair made of it."""
+
+    origin: Tensor
+    """[num_layers, num_slots] int64, what ranks hold now, -1 for nothing; moves are counted from
+    here."""
+
+    home: Tensor | None
+    """[num_layers, num_logical_experts] int64, node that each expert is tied to; None in global
+    mode."""
+
+
 def check_params(params: object, *, lowest: Mapping[str, float]) -> None:
-    """Check that parameters of a policy are numbers of their kind and not too small.
+    """Check that parameters of a policy are numbers of their kind and in their range.
 
     Args:
-        params: A dataclass; fields that are declared with type int must hold whole numbers.
-        lowest: Smallest allowed value by name of the field.
+        params: A dataclass.
+        lowest: Smallest allowed value by name of the field. Where it is a whole number, the value
+            must be one, of at most 10,000.
 
     Raises:
         InvalidInputError: One is not; the field is `policy.params.<name>`.
@@ -105,11 +138,13 @@ def check_params(params: object, *, lowest: Mapping[str, float]) -> None:
         value = getattr(params, name)
         kinds = (int,) if isinstance(least, int) else (int, float)
         is_number = isinstance(value, kinds) and not isinstance(value, bool)
-        if not is_number or not least <= value < math.inf:
-            kind = "a whole number" if isinstance(least, int) else "a number"
+        is_whole = isinstance(least, int)
+        if not is_number or not least <= value < math.inf or (is_whole and value > _MOST):
+            kind = "a whole number" if is_whole else "a number"
+            bound = f" and at most {_MOST}" if is_whole else ""
             raise InvalidInputError(
                 f"policy.params.{name}",
-                f"Expected {name} to be {kind} of at least {least}, got {value!r}.",
+                f"Expected {name} to be {kind} of at least {least}{bound}, got {value!r}.",
             )
 
 
@@ -119,6 +154,9 @@ class Policy(Protocol):
 
     Policies are deterministic: the same request on the same kind of device, with the same
     versions of the libraries, gives the same map. They keep nothing from one call to the next.
+
+    A policy that plans for ranks of unequal capacity says so by an attribute `weighs_ranks` that
+    is true; to others such a topology is not given.
     """
 
     @property
@@ -136,5 +174,35 @@ class Policy(Protocol):
 
         Returns:
             phy2log, [num_layers, num_slots] int64, on the device of the load.
+        """
+        ...
+
+
+@runtime_checkable
+class ImprovingPolicy(Policy, Protocol):
+    """A policy that can also change a placement little by little."""
+
+    def improve(
+        self, request: PlacementRequest, departure: Departure, budget: MoveBudget, *, price: float
+    ) -> Tensor:
+        """Return a placement within a budget that is no worse than where it set out from.
+
+        Args:
+            request: What to place and where; with a prediction.
+            departure: Where to set out from.
+            budget: Moved slots, at most; what repair has moved counts.
+            price: Smallest gain per moved slot, as a share of the mean rank load.
+
+        Returns:
+            phy2log, [num_layers, num_slots] int64, on the device of the load.
+        """
+        ...
+
+    def peaks(self, request: PlacementRequest, phy2log: Tensor) -> Tensor:
+        """Return what the policy minimises in each layer, [num_layers] float64, on the host.
+
+        Args:
+            request: As for `improve`.
+            phy2log: [num_layers, num_slots] int64, a placement.
         """
         ...

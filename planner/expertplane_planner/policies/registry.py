@@ -21,6 +21,7 @@ from .deepseek import DeepSeekPolicy
 from .hybrid import HybridPolicy
 from .multistart import MultistartPolicy
 from .parallel_l2 import ParallelL2Policy
+from .parameters import with_parameters
 from .restarts import RestartsPolicy
 from .robust import RobustPolicy
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 
 ENTRY_POINT_GROUP = "expertplane.policies"
+
+DEFAULT_POLICY = "robust"
+"""Who plans unless somebody else is asked for."""
 
 _BUILT_IN: Mapping[str, Callable[[], Policy]] = MappingProxyType(
     {
@@ -51,12 +55,25 @@ def policy_names() -> tuple[str, ...]:
     return (*_BUILT_IN, *installed)
 
 
-def get_policy(name: str) -> Policy:
-    """Return a policy with its default parameters.
+def get_policy(name: str, parameters: Mapping[str, str] | None = None) -> Policy:
+    """Return a policy with its default parameters, or some of them changed.
+
+    Args:
+        name: One of `policy_names`.
+        parameters: Values by parameter, written as in TOML: `{"risk": "1.5"}`. Policies of other
+            distributions take them if their class, made without arguments otherwise, has a field
+            `params`.
 
     Raises:
         UnknownPolicyError: No policy has this name, or the installed one cannot be loaded.
+        InvalidInputError: The policy has no such parameter, or does not take the value; the field
+            is `policy.params.<parameter>`.
     """
+    policy = _default(name)
+    return with_parameters(policy, parameters) if parameters else policy
+
+
+def _default(name: str) -> Policy:
     built_in = _BUILT_IN.get(name)
     if built_in is not None:
         return built_in()

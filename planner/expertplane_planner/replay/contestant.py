@@ -10,6 +10,9 @@ import torch
 
 from expertplane_planner.balance import balancedness, layer_balancedness, rank_load
 from expertplane_planner.migration import relabel
+from expertplane_planner.model.budget import MoveBudget
+from expertplane_planner.model.incumbent import Incumbent
+from expertplane_planner.policies import ImprovingPolicy
 from expertplane_planner.solving import solve
 
 from .report import ReplayRow
@@ -45,6 +48,10 @@ class Setting:
     seed: int
     """For policies that draw random numbers."""
 
+    move_budget: int | None = None
+    """Slots of each layer that a re-plan of an `ImprovingPolicy` may move; None plans from scratch
+    each time."""
+
 
 @dataclass(slots=True, eq=False)
 class Contestant:
@@ -65,7 +72,8 @@ class Contestant:
         Raises:
             PlannerError: The solve failed.
         """
-        setting = self.setting
+        setting, before = self.setting, self.placement
+        moves_on = setting.move_budget is not None and isinstance(self.policy, ImprovingPolicy)
         # Policies that plan on means take the sum of the load, and leave the prediction alone.
         plan = solve(
             known.load,
@@ -75,13 +83,19 @@ class Contestant:
             policy=self.policy,
             spill=setting.spill,
             prediction=known.prediction,
+            incumbent=(
+                Incumbent(placement=before, budget=MoveBudget(slots_per_layer=setting.move_budget))
+                if moves_on and before is not None
+                else None
+            ),
             seed=setting.seed,
         )
         self.seconds.append(plan.seconds)
-        placement, incumbent = plan.placement, self.placement
-        if incumbent is not None:
-            placement = relabel(placement, incumbent, by_node=setting.mode.is_by_node)
-            self.moved.append(placement.moved_slots(incumbent))
+        placement = plan.placement
+        if before is not None:
+            if not moves_on:
+                placement = relabel(placement, before, by_node=setting.mode.is_by_node)
+            self.moved.append(placement.moved_slots(before))
         self.placement = placement
 
     def keep_first_of(self, other: Contestant) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -47,15 +47,15 @@ def replay(
     spill: int = 0,
     seed: int = 0,
     every: int | None = None,
+    move_budget: int | None = None,
     announce: Callable[[int], object] | None = None,
 ) -> ReplayReport:
     """Return how the plans of policies fare in windows that come after them.
 
     Each policy plans from what came before a window, then every step of the window is scored. All
     are given the samples of the window before and a `Forecast` of all so far; policies that plan
-    on means use the sum of the former. A plan is relabelled against the last
-    one, and what it still moves is counted. `STATIC` and `ORACLE` always take part; the oracle
-    plans once a window, whatever `every` says.
+    on means use the sum of the former. What a plan moves is counted after relabelling. `STATIC`
+    and `ORACLE` always take part; the oracle plans once a window, whatever `every` says.
 
     Args:
         trace: [num_windows, num_samples, num_layers, num_logical_experts], tokens, with the dtypes
@@ -67,8 +67,9 @@ def replay(
         num_expert_groups: Routing groups of consecutive logical experts.
         spill: Foreign replicas per layer, at most.
         seed: Seed for policies that draw random numbers.
-        every: Steps from one re-plan to the next; divides the steps of a window, and is all of
-            them by default. "The window before" is always the last steps, as many as a window has.
+        every: Steps from one re-plan to the next; divides the steps of a window. All by default.
+        move_budget: Slots of each layer that a re-plan may move, at most; for policies that can go
+            on from what is in force (`ImprovingPolicy`). Others, and the oracle, start anew.
         announce: Told the index of each window that is planned for.
 
     Raises:
@@ -77,7 +78,7 @@ def replay(
     num_samples, num_experts = _check_trace(trace, warmup_windows, every)
     chosen = _checked_policies(policies)
     resolved = resolve_mode(mode, topology, num_experts, num_expert_groups)
-    setting = Setting(topology, num_expert_groups, resolved, spill, seed)
+    setting = Setting(topology, num_expert_groups, resolved, spill, seed, move_budget)
     field = _Field.of(chosen, setting)
     warm_up(trace.device)  # or compilation would pass for the first solve
     period = every or num_samples
@@ -91,6 +92,7 @@ def replay(
         warmup_windows=warmup_windows,
         num_samples=num_samples,
         every=period,
+        move_budget=move_budget,
         mode=resolved,
         rows=field.rows(num_samples),
     )
@@ -109,7 +111,7 @@ class _Field:
         return cls(
             static=Contestant(STATIC, policies[0], setting),
             rivals=tuple(Contestant(policy.name, policy, setting) for policy in policies),
-            oracle=Contestant(ORACLE, get_policy("robust"), setting),
+            oracle=Contestant(ORACLE, get_policy("robust"), replace(setting, move_budget=None)),
         )
 
     def play(self, window: Tensor, past: Past, *, period: int, is_scored: bool) -> None:

@@ -69,6 +69,9 @@ class ReplayReport:
     every: int
     """Steps from one re-plan to the next; as many as a window has unless asked for otherwise."""
 
+    move_budget: int | None
+    """Slots of each layer that a re-plan of a policy that can go on may move; None for any."""
+
     mode: Mode
     """The mode that was solved in."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,13 +21,13 @@ def pack_by_risk(
     covariance: Tensor,
     weight: Tensor,
     expert: Tensor,
-    num_packs: int,
+    slowness: Tensor,
     *,
     risk: float,
     max_swaps: int,
     tolerance: float,
 ) -> Packing:
-    """Return a packing whose worst pack, by mean + risk * standard deviation, is good.
+    """Return a packing whose worst pack, by (mean + risk * deviation) * slowness, is good.
 
     Greedy by descending weight among the packs that lack the expert, then swaps that lower the
     worst pack; see `kernels.pack_by_risk` for the rules. Does not mutate its input.
@@ -37,7 +38,8 @@ def pack_by_risk(
         weight: [num_rows, num_items] floating point, what items are ordered by.
         expert: [num_rows, num_items] int64, logical expert of each item; equally many rows a
             layer, layer by layer, together all replicas of the layer.
-        num_packs: Packs per row, divides num_items.
+        slowness: [num_rows, num_packs] float64, as from `relative_slowness`; num_packs divides
+            num_items.
         risk: Standard deviations that count, at least 0.
         max_swaps: Swaps per row, at most.
         tolerance: Smallest gain of a swap, as a share of the mean load of a pack.
@@ -52,7 +54,7 @@ def pack_by_risk(
         counts.clamp(min=1),
         expert,
         weight,
-        num_packs,
+        slowness,
         risk=risk,
         max_swaps=max_swaps,
         tolerance=tolerance,
@@ -61,4 +63,25 @@ def pack_by_risk(
     contents = torch.empty_like(held).scatter_(
         1, held.argsort(dim=1, stable=True), expert.argsort(dim=1, stable=True)
     )
-    return Packing.from_contents(contents, num_packs)
+    return Packing.from_contents(contents, slowness.shape[1])
+
+
+def relative_slowness(capacity: Tensor) -> Tensor:
+    """Return the mean capacity of each row over each capacity.
+
+    So the load of a pack in proportion to its capacity, times its slowness, is the mean load; and
+    where all capacities of a row are equal, its slowness is exactly 1.
+
+    Args:
+        capacity: [num_rows, num_packs] float64, above 0.
+    """
+    ratio = capacity / capacity[:, :1]
+    return ratio.sum(dim=1, keepdim=True) / ratio.shape[1] / ratio
+
+
+def expected_maximum(count: int) -> float:
+    """Return the expected maximum of `count` standard normal numbers, by Blom's formula.
+
+    Source: G. Blom, Statistical Estimates and Transformed Beta-Variables, 1958.
+    """
+    return NormalDist().inv_cdf((count - 0.375) / (count + 0.25))

@@ -15,6 +15,7 @@ from expertplane_client.console.problems import MAX_SAMPLES
 from expertplane_client.formats import read_load, write_load
 from expertplane_planner import cli
 from expertplane_planner.model import load as planner_load
+from expertplane_planner.policies import DEFAULT_POLICY
 
 
 if TYPE_CHECKING:
@@ -136,8 +137,9 @@ def test_a_name_is_shown_as_it_is(load: Path, tmp_path: Path, name: str, strange
 
 @pytest.mark.parametrize("name", ["plan", "sweep"])
 def test_the_default_is_what_the_pages_recommend(load: Path, name: str) -> None:
-    """Without --policy the plans are those of `balanced`."""
+    """Without --policy the plans are those of the library's default, `robust`."""
     size = ("--redundancy", "4") if name == "sweep" else ("--slots", "16")
     result = run(getattr(cli, name), load, *MACHINE, *size)
 
-    assert "balanced, hierarchical" in result.stdout
+    assert DEFAULT_POLICY == "robust"
+    assert "robust, hierarchical" in result.stdout

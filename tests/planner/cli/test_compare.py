@@ -53,7 +53,10 @@ def test_the_figures_are_those_of_the_plans(load: Path) -> None:
     """JSON holds the sizes, and under a policy's name what the library says about its plan."""
     found = document(load, *MACHINE, *README, "--policy", "deepseek", "--repeat", "3")
     plan = solve(
-        ExpertLoad.from_weight(torch.tensor(README_WEIGHT)), TOPOLOGY, num_expert_groups=4
+        ExpertLoad.from_weight(torch.tensor(README_WEIGHT)),
+        TOPOLOGY,
+        num_expert_groups=4,
+        policy="deepseek",
     )
 
     assert {
@@ -108,7 +111,12 @@ def test_moved_slots_are_counted_from_the_incumbent(load: Path, incumbent: Path)
     arguments = (load, *MACHINE, *README, "--incumbent", incumbent, "--policy", "deepseek")
     same = document(*arguments)
     other = document(*arguments, "--mode", "global")["policies"]["deepseek"]
-    plan = solve(ExpertLoad.from_weight(torch.tensor(README_WEIGHT)), TOPOLOGY, mode=Mode.GLOBAL)
+    plan = solve(
+        ExpertLoad.from_weight(torch.tensor(README_WEIGHT)),
+        TOPOLOGY,
+        mode=Mode.GLOBAL,
+        policy="deepseek",
+    )
     per_layer = plan.placement.moved_slots(Placement(torch.tensor(README_PHY2LOG), 12, TOPOLOGY))
 
     assert same["baseline"]["name"] == "incumbent"
@@ -117,6 +125,20 @@ def test_moved_slots_are_counted_from_the_incumbent(load: Path, incumbent: Path)
     assert other["moved_slots_per_layer"] == per_layer.tolist()
     assert other["moved_slots"] == sum(per_layer.tolist()) > 0
     assert "moved slots" in run(*arguments).stdout
+
+
+def test_an_incumbent_may_be_from_before_a_rank_was_lost(load: Path, incumbent: Path) -> None:
+    """What rank 2 held has to be received by others; the next plan may start from holes."""
+    arguments = (load, *MACHINE, "--layer-ids", "1-2", "--policy", "balanced")
+    found = document(*arguments, "--masked-ranks", "2", "--incumbent", incumbent)
+    again = document(*arguments, "--masked-ranks", "2")
+
+    assert found["masked_ranks"] == [2]
+    assert found["policies"]["balanced"]["mode"] == "global"
+    assert found["policies"]["balanced"]["moved_slots"] > 0
+    assert (
+        found["policies"]["balanced"]["per_layer"] == (again["policies"]["balanced"]["per_layer"])
+    )
 
 
 def test_an_incumbent_of_another_shape_is_refused(load: Path, tmp_path: Path) -> None:

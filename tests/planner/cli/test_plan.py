@@ -52,6 +52,7 @@ def test_the_report_tells_what_was_done(load: Path, tmp_path: Path) -> None:
         ExpertLoad.from_weight(torch.tensor(README_WEIGHT)),
         Topology(num_nodes=2, num_ranks=8, num_slots=16),
         num_expert_groups=4,
+        policy="deepseek",
     )
 
     assert {

@@ -54,6 +54,22 @@ def document(*arguments: str | Path) -> Any:
     return json.loads(result.stdout)
 
 
+def test_step_time_is_that_of_the_slowest_rank(uneven: Path) -> None:
+    """12 and 0 tokens on two ranks, the second half as fast, and a third that is lost.
+
+    One slot each: the first rank has all 12. Two each, and no expert twice on a rank: both have
+    6, which count 12 on the second. So the balance gets better, and the time does not.
+    """
+    found = document(
+        *(uneven, "--ranks", "3", "--redundancy", "1,4", "--policy", "robust"),
+        *("--masked-ranks", "2", "--rank-capacities", "1,0.5,1"),
+    )
+
+    assert [row["relative_step_time"] for row in found["rows"]] == [1.0, 1.0]
+    assert [row["balancedness"] for row in found["rows"]] == [6 / 12, 9 / 12]
+    assert [row["extra_slots_per_rank"] for row in found["rows"]] == [0.0, 1.0]
+
+
 def test_redundancy_is_weighed_against_memory(uneven: Path) -> None:
     """Twice as many replicas of the one busy expert do not halve the load of the busiest rank.
 

@@ -20,17 +20,23 @@ class Case:
     """One layer and its rows; arithmetic is exact, so that only rules can differ, not rounding."""
 
     def __init__(
-        self, factors: list[list[int]], mean: list[int], rows: list[list[int]], risk: int
+        self,
+        factors: list[list[int]],
+        mean: list[int],
+        rows: list[list[int]],
+        risk: int,
+        slowness: list[float],
     ) -> None:
-        # Whole loads and covariances, and powers of two as replica counts.
+        # Whole loads and covariances, powers of two as replica counts and slowness.
         matrix = torch.tensor(factors, dtype=torch.float64)
         self.covariance = matrix @ matrix.T
         self.mean = torch.tensor(mean, dtype=torch.float64)
         self.rows = rows
         self.counts = [sum(row.count(e) for row in rows) or 1 for e in range(len(mean))]
         self.risk = float(risk)
+        self.slowness = slowness
 
-    def by(self, leg: Any, num_packs: int, order: list[list[int]], **search: Any) -> list[Any]:
+    def by(self, leg: Any, order: list[list[int]], **search: Any) -> list[Any]:
         """Return the rows as a leg packs them."""
         packed = leg(
             self.mean.unsqueeze(0),
@@ -38,28 +44,26 @@ class Case:
             torch.tensor([self.counts], dtype=torch.float64).reciprocal(),
             torch.tensor(self.rows),
             torch.tensor(order),
-            num_packs,
+            torch.tensor([self.slowness] * len(order), dtype=torch.float64),
             risk=self.risk,
             **search,
         )
         return list(packed.tolist())
 
-    def from_scratch(
-        self, num_packs: int, order: list[list[int]], **search: Any
-    ) -> list[list[int]]:
+    def from_scratch(self, order: list[list[int]], **search: Any) -> list[list[int]]:
         """Return the rows as the slow reference packs them."""
         experts = reference_risk.Experts(
-            self.mean.tolist(), self.covariance.tolist(), self.counts, self.risk
+            self.mean.tolist(), self.covariance.tolist(), self.counts, self.risk, self.slowness
         )
         weights = [[-float(places.index(i)) for i in range(len(places))] for places in order]
         return [
-            reference_risk.pack_by_risk(experts, row, weight, num_packs, **search)
+            reference_risk.pack_by_risk(experts, row, weight, len(self.slowness), **search)
             for row, weight in zip(self.rows, weights, strict=True)
         ]
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> tuple[Case, int, list[list[int]]]:
+def cases(draw: st.DrawFn) -> tuple[Case, list[list[int]]]:
     """Draw a layer, its packs and the order of its items; many ties, many stuck items."""
     num_packs = draw(st.sampled_from([2, 3, 4]))
     capacity = draw(st.integers(1, 4))
@@ -73,7 +77,10 @@ def cases(draw: st.DrawFn) -> tuple[Case, int, list[list[int]]]:
     factors = [draw(st.lists(small, min_size=2, max_size=2)) for _ in counts]
     mean = [4 * draw(st.integers(0, 9)) for _ in counts]
     order = [draw(st.permutations(range(num_items)))]
-    return Case(factors, mean, [row], draw(st.sampled_from([0, 1, 2]))), num_packs, order
+    equal = st.just([1.0] * num_packs)
+    powers = st.sampled_from([0.25, 0.5, 1.0, 2.0])
+    slowness = draw(equal | st.lists(powers, min_size=num_packs, max_size=num_packs))
+    return Case(factors, mean, [row], draw(st.sampled_from([0, 1, 2])), slowness), order
 
 
 @pytest.mark.parametrize("leg", LEGS, ids=["numba", "torch"])
@@ -82,12 +89,10 @@ def test_each_leg_equals_judging_every_pack_from_scratch(leg: Any) -> None:
 
     @settings(deadline=None, max_examples=120)
     @given(cases())
-    def check(drawn: tuple[Case, int, list[list[int]]]) -> None:
-        case, num_packs, order = drawn
+    def check(drawn: tuple[Case, list[list[int]]]) -> None:
+        case, order = drawn
         search = {"max_swaps": 20, "tolerance": 1e-9}
-        assert case.by(leg, num_packs, order, **search) == case.from_scratch(
-            num_packs, order, **search
-        )
+        assert case.by(leg, order, **search) == case.from_scratch(order, **search)
 
     check()
 
@@ -108,9 +113,15 @@ def _random(seed: int, *, num_layers: int = 3, nodes: int = 1) -> tuple[Any, ...
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("nodes", [1, 2])
-def test_both_legs_agree_to_the_bit(seed: int, dtype: torch.dtype, nodes: int) -> None:
+@pytest.mark.parametrize("is_even", [True, False], ids=["even", "uneven"])
+def test_both_legs_agree_to_the_bit(
+    seed: int, dtype: torch.dtype, nodes: int, is_even: bool
+) -> None:
     """Compiled loops and torch operations round alike, step by step, and pick the same swaps."""
     mean, covariance, share, expert, order = _random(seed, nodes=nodes)
+    slowness = torch.ones(len(expert), 3, dtype=torch.float64)
+    if not is_even:
+        slowness += torch.rand(slowness.shape, generator=torch.Generator().manual_seed(seed))
 
     numba, torch_ops = (
         leg(
@@ -119,7 +130,7 @@ def test_both_legs_agree_to_the_bit(seed: int, dtype: torch.dtype, nodes: int) -
             share,
             expert,
             order,
-            3,
+            slowness,
             risk=2.5,
             max_swaps=60,
             tolerance=1e-6,
@@ -132,10 +143,11 @@ def test_both_legs_agree_to_the_bit(seed: int, dtype: torch.dtype, nodes: int) -
 
 @pytest.mark.parametrize("seed", range(4))
 def test_swaps_never_raise_the_worst_pack(seed: int) -> None:
-    """More swaps, a lower or equal largest mean + risk * deviation, from scratch each time."""
+    """More swaps, a lower or equal worst pack of four that are not equal, from scratch."""
     mean, covariance, share, expert, order = _random(seed, num_layers=1)
     counts = share[0].reciprocal().long().tolist()
-    judge = reference_risk.Experts(mean[0].tolist(), covariance[0].tolist(), counts, 2.0)
+    slowness = [0.7, 1.0, 1.9, 1.0]
+    judge = reference_risk.Experts(mean[0].tolist(), covariance[0].tolist(), counts, 2.0, slowness)
     worst = []
     for max_swaps in (0, 1, 2, 5, 40):
         held = numba_risk.pack_by_risk(
@@ -144,12 +156,13 @@ def test_swaps_never_raise_the_worst_pack(seed: int) -> None:
             share,
             expert,
             order,
-            4,
+            torch.tensor([slowness], dtype=torch.float64),
             risk=2.0,
             max_swaps=max_swaps,
             tolerance=1e-9,
         )
-        worst.append(max(judge.value(pack) for pack in held.view(4, -1).tolist()))
+        packs = held.view(4, -1).tolist()
+        worst.append(max(judge.value(pack, p) for p, pack in enumerate(packs)))
 
     assert all(b <= a + 1e-12 for a, b in zip(worst, worst[1:], strict=False))
     assert worst[-1] < worst[0]
@@ -158,11 +171,20 @@ def test_swaps_never_raise_the_worst_pack(seed: int) -> None:
 def test_uncertain_experts_are_kept_apart() -> None:
     """Two experts that swing together go to different packs, though their means say otherwise."""
     # Experts 0 and 1 rise and fall together; by the mean, pairs (0, 1) and (2, 3) are as good.
-    case = Case([[4], [4], [0], [0]], [8, 8, 8, 8], [[0, 1, 2, 3]], 2)
+    case = Case([[4], [4], [0], [0]], [8, 8, 8, 8], [[0, 1, 2, 3]], 2, [1.0, 1.0])
 
     for leg in LEGS:
-        ((a, b, c, d),) = case.by(leg, 2, [[2, 3, 0, 1]], max_swaps=9, tolerance=0.0)
+        ((a, b, c, d),) = case.by(leg, [[2, 3, 0, 1]], max_swaps=9, tolerance=0.0)
         assert {frozenset((a, b)), frozenset((c, d))} in (
             {frozenset((0, 2)), frozenset((1, 3))},
             {frozenset((0, 3)), frozenset((1, 2))},
         )
+
+
+def test_a_pack_half_as_fast_gets_half_as_much() -> None:
+    """Experts of 6 5 5 4 2 2 tokens: 4 2 2 for the pack that takes twice as long."""
+    case = Case([[0]] * 6, [6, 5, 5, 4, 2, 2], [[0, 1, 2, 3, 4, 5]], 0, [2.0, 1.0])
+
+    for leg in LEGS:
+        (held,) = case.by(leg, [[0, 1, 2, 3, 4, 5]], max_swaps=9, tolerance=0.0)
+        assert sorted(held[:3]) == [3, 4, 5]

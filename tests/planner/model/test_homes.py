@@ -38,6 +38,16 @@ def test_of_several_nodes_most_replicas_make_the_home_then_the_lowest_index() ->
     assert foreign_replicas(equal, 2).tolist() == [4]
 
 
+def test_masked_slots_are_nobodys_and_a_lost_node_is_no_home() -> None:
+    """0 1 - - || - - - - || 0 2 3 2: group {2, 3} lives on node 2, and a 0 is away."""
+    topology = Topology(num_nodes=3, num_ranks=6, num_slots=12, masked_ranks=(1, 2, 3))
+    phy2log = torch.tensor([[0, 1, -1, -1, -1, -1, -1, -1, 0, 2, 3, 2]])
+    placement = Placement(phy2log, 4, topology)
+
+    assert home_nodes(placement, 2).tolist() == [[0, 2]]
+    assert foreign_replicas(placement, 2).tolist() == [1]
+
+
 def test_one_group_may_live_on_one_node_only() -> None:
     """Without expert groups everything belongs together."""
     assert foreign_replicas(_on_two_nodes((0, 1, 2, 0, 1, 0)), 1).tolist() == [3]

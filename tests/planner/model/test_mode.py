@@ -4,7 +4,7 @@ from typing import cast
 
 import pytest
 
-from expertplane_planner import InvalidInputError, Mode
+from expertplane_planner import InvalidInputError, Mode, Topology
 from expertplane_planner.model import resolve_mode
 
 from ...support import builders
@@ -55,6 +55,33 @@ def test_in_both_hierarchical_modes_groups_have_a_node() -> None:
         Mode.HIERARCHICAL,
         Mode.SOFT_HIERARCHICAL,
     ]
+
+
+def _four_nodes(*masked_ranks: int) -> Topology:
+    return Topology(num_nodes=4, num_ranks=8, num_slots=16, masked_ranks=masked_ranks)
+
+
+def test_nodes_that_keep_equally_many_ranks_are_still_nodes() -> None:
+    """One rank of each node is lost, or one node of four: groups still divide over the rest."""
+    assert resolve_mode(Mode.AUTO, _four_nodes(0, 3, 5, 6), 16, 4) is Mode.HIERARCHICAL
+    assert resolve_mode(Mode.AUTO, _four_nodes(2, 3), 12, 3) is Mode.HIERARCHICAL
+    assert resolve_mode(Mode.AUTO, _four_nodes(2, 3), 16, 4) is Mode.GLOBAL
+
+
+def test_nodes_of_different_sizes_are_planned_as_one() -> None:
+    """One rank of eight is lost: automatically global, and not by node on demand."""
+    topology = _four_nodes(5)
+
+    assert resolve_mode(Mode.AUTO, topology, 16, 4) is Mode.GLOBAL
+    assert resolve_mode(Mode.GLOBAL, topology, 16, 4) is Mode.GLOBAL
+    for mode in (Mode.HIERARCHICAL, Mode.SOFT_HIERARCHICAL):
+        with pytest.raises(InvalidInputError) as caught:
+            resolve_mode(mode, topology, 16, 4)
+        assert caught.value.field == "topology.masked_ranks"
+        assert str(caught.value) == (
+            f"Expected nodes to keep equally many active ranks in {mode} mode, "
+            "got masked ranks [5] of 8 on 4 nodes."
+        )
 
 
 def test_the_name_of_a_mode_will_do() -> None:

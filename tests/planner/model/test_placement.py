@@ -4,9 +4,9 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from expertplane_planner import InvalidPlacementError, Placement
+from expertplane_planner import InvalidPlacementError, Placement, Topology
 
-from ...support import builders, reference
+from ...support import builders, reference, reference_migration
 
 
 @st.composite
@@ -97,8 +97,125 @@ def test_a_second_copy_on_a_rank_is_a_moved_slot() -> None:
 
 def test_moves_are_counted_between_like_placements_only() -> None:
     """An old placement with other ranks is refused."""
-    with pytest.raises(InvalidPlacementError, match="same layers, experts and topology"):
+    with pytest.raises(InvalidPlacementError, match="same layers, experts, nodes, ranks"):
         builders.placement().moved_slots(builders.placement(num_ranks=4))
+
+
+def _without_rank_1(phy2log: list[list[int]], num_experts: int) -> Placement:
+    topology = Topology(num_nodes=1, num_ranks=3, num_slots=6, masked_ranks=(1,))
+    return Placement(torch.tensor(phy2log), num_experts, topology)
+
+
+def test_masked_slots_are_left_out_of_the_maps() -> None:
+    """0 1 | - - | 1 1: expert 1 has slots 1 4 5, two of them on one rank."""
+    placement = _without_rank_1([[0, 1, -1, -1, 1, 1]], 2)
+
+    assert placement.logcnt().tolist() == [[1, 3]]
+    assert placement.log2phy().tolist() == [[[0, -1, -1], [1, 4, 5]]]
+    assert placement.num_duplicates().tolist() == [1]
+    assert placement.active_phy2log().tolist() == [[0, 1, 1, 1]]
+
+
+def test_a_masked_slot_may_not_hold_an_expert() -> None:
+    """Rank 1 is masked, but slot 3 holds expert 0."""
+    with pytest.raises(InvalidPlacementError) as caught:
+        _without_rank_1([[0, 1, -1, 0, 1, 1]], 2)
+
+    assert str(caught.value) == "Expected -1 in every slot of a masked rank, got 0 at [0, 3]."
+
+
+def test_a_slot_that_is_not_masked_may_not_be_empty() -> None:
+    """Only rank 1 is masked, but slot 4 is of rank 2."""
+    with pytest.raises(InvalidPlacementError, match=r"got -1 at \[0, 4\]"):
+        _without_rank_1([[0, 1, -1, -1, -1, 1]], 2)
+
+
+def test_an_expert_of_a_masked_rank_alone_has_no_slot() -> None:
+    """What remains of 0 1 | 2 3 | 0 1 lacks experts 2 and 3, and so is no placement."""
+    old = builders.placement((0, 1, 2, 3, 0, 1), num_ranks=3)
+    left = old.phy2log_on(_without_rank_1([[0, 1, -1, -1, 0, 1]], 2).topology)
+
+    assert left.tolist() == [[0, 1, -1, -1, 0, 1]]
+    with pytest.raises(InvalidPlacementError, match="got none for expert 2 in layer 0"):
+        _without_rank_1(left.tolist(), 4)
+
+
+def test_what_is_left_of_a_map_is_a_copy() -> None:
+    """Changing it does not change the placement, also where nothing is masked."""
+    old = builders.placement()
+    old.phy2log_on(old.topology)[0, 0] = 3
+
+    assert old.phy2log.tolist() == [[0, 1, 2, 3]]
+
+
+def test_a_rank_that_is_back_holds_nothing() -> None:
+    """What was masked stays empty on a topology without masked ranks."""
+    whole = Topology(num_nodes=1, num_ranks=3, num_slots=6)
+
+    assert _without_rank_1([[0, 1, -1, -1, 0, 1]], 2).phy2log_on(whole).tolist() == [
+        [0, 1, -1, -1, 0, 1]
+    ]
+
+
+def test_a_map_goes_to_a_machine_of_the_same_size_only() -> None:
+    """Two ranks are not four."""
+    with pytest.raises(InvalidPlacementError, match="2 ranks and 4 slots") as caught:
+        builders.placement().phy2log_on(builders.topology(num_ranks=4))
+
+    assert caught.value.field == "topology"
+
+
+def test_moves_are_counted_on_the_ranks_that_are_active_now() -> None:
+    """0 1 | 2 3 | 0 1 to 0 1 | - - | 2 3 receives 2 and 3; the way back, rank 1 and rank 2."""
+    whole = builders.placement((0, 1, 2, 3, 0, 1), num_ranks=3)
+    damaged = _without_rank_1([[0, 1, -1, -1, 2, 3]], 4)
+
+    assert damaged.moved_slots(whole).tolist() == [2]
+    assert whole.moved_slots(damaged).tolist() == [4]
+
+
+@settings(deadline=None, max_examples=80)
+@given(reference_migration.pairs(max_ranks=8))
+def test_masks_change_no_rule(pair: tuple[Placement, Placement]) -> None:
+    """Maps, duplicates and moved slots are the obvious ones, whichever ranks are masked."""
+    new, old = pair
+    topology = new.topology
+    rows = new.phy2log.tolist()
+
+    for row in rows:
+        held = [-1 in pack for pack in reference_migration.packs(row, topology)]
+        assert [rank for rank, is_empty in enumerate(held) if is_empty] == list(
+            topology.masked_ranks
+        )
+    expected = [reference.log2phy(row, new.num_logical_experts) for row in rows]
+    logcnt = [[len(slots) for slots in layer] for layer in expected]
+    assert new.logcnt().tolist() == logcnt
+    assert min(map(min, logcnt)) >= 1
+    unpadded = [[[s for s in slots if s >= 0] for slots in layer] for layer in new.log2phy()]
+    assert unpadded == expected
+    wasted = [
+        sum(
+            len(pack) - len({*pack})
+            for pack in reference_migration.packs(row, topology)
+            if -1 not in pack
+        )
+        for row in rows
+    ]
+    assert new.num_duplicates().tolist() == wasted
+    moved = [
+        reference_migration.num_moved(row, before, topology)
+        for row, before in zip(rows, old.phy2log.tolist(), strict=True)
+    ]
+    assert new.moved_slots(old).tolist() == moved
+
+
+def test_the_initial_placement_leaves_masked_ranks_out() -> None:
+    """Four slots are left for three experts: 0 1 | - - | 2 0."""
+    topology = Topology(num_nodes=1, num_ranks=3, num_slots=6, masked_ranks=(1,))
+
+    assert Placement.initial(1, 3, topology).phy2log.tolist() == [[0, 1, -1, -1, 2, 0]]
+    with pytest.raises(InvalidPlacementError, match=r"got 5 experts and 4 slots\.$"):
+        Placement.initial(1, 5, topology)
 
 
 def test_the_initial_placement_goes_round() -> None:

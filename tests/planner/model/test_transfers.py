@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 
 from expertplane.v1 import plan_pb2
-from expertplane_planner import InvalidInputError, InvalidPlacementError, Topology
+from expertplane_planner import InvalidInputError, InvalidPlacementError, Placement, Topology
 from expertplane_planner.model.transfers import LinkClass, LinkSpeed, TransferSchedule
 
 from ...support import builders
@@ -17,7 +18,7 @@ from ...support import builders
 TOPOLOGY = Topology(num_nodes=2, num_ranks=4, num_slots=8)
 
 
-def _schedule(*transfers: tuple[int, int, int, int, int], **changes: Any) -> TransferSchedule:
+def _schedule(*transfers: tuple[int, ...], **changes: Any) -> TransferSchedule:
     """Return a schedule of (layer, expert, source slot, target slot, round)."""
     names = ("layer", "expert", "source_slot", "target_slot", "round")
     table = np.array(transfers, dtype=np.int64).reshape(-1, 5)
@@ -54,7 +55,7 @@ def test_totals_leave_copies_inside_a_rank_out() -> None:
     schedule = _busy()
 
     assert schedule.num_transfers == 5
-    assert [schedule.count(link_class) for link_class in LinkClass] == [1, 3, 1]
+    assert [schedule.count(link_class) for link_class in LinkClass] == [1, 3, 1, 0]
     assert schedule.total_bytes(10) == 40
     assert schedule.num_rounds().tolist() == [2, 0, 1]
 
@@ -93,7 +94,7 @@ def test_arrays_cannot_be_changed() -> None:
         ),
         pytest.param(
             [(0, 1, 0, 2, 0), (0, 1, 8, 4, 0)],
-            "Expected source_slot in [0, 7], got 8 at [1].",
+            "Expected source_slot in [-1, 7], got 8 at [1].",
             id="source",
         ),
         pytest.param(
@@ -162,10 +163,60 @@ def test_applying_to_another_placement_is_refused() -> None:
         _schedule(num_layers=2).apply(old)
 
 
+def test_storage_is_a_sender_of_its_own() -> None:
+    """Two ranks read from storage in one round, in which rank 0 sends as well: 200 seconds."""
+    schedule = _schedule(
+        (0, 5, -1, 2, 0), (0, 6, -1, 4, 0), (0, 1, 0, 6, 0), (0, 7, -1, 3, 1), (0, 2, 0, 1, 0)
+    )
+    speed = LinkSpeed(same_node_bytes_per_s=500, storage_bytes_per_s=10)
+
+    assert schedule.link_class.tolist() == [4, 4, 3, 4, 1]
+    assert schedule.sender.tolist() == [-1, -1, 0, -1, 0]
+    assert schedule.total_bytes(10) == 40
+    assert schedule.num_rounds().tolist() == [2, 0, 0]
+    assert schedule.estimated_s(1000, speed) == pytest.approx(200)
+
+
+def test_a_rank_reads_from_storage_once_in_a_round() -> None:
+    """Storage counts as a sender where it is received."""
+    with pytest.raises(InvalidInputError, match="bring to each rank in a round at most once"):
+        _schedule((0, 5, -1, 2, 0), (0, 6, -1, 3, 0))
+
+
+@pytest.mark.parametrize(
+    ("transfer", "message"),
+    [
+        ((0, 1, 2, 4, 0), "Expected transfers to read from active ranks, got rank 1."),
+        ((0, 1, 4, 3, 0), "Expected transfers to write to active ranks, got rank 1."),
+    ],
+    ids=["read", "write"],
+)
+def test_masked_ranks_take_no_part(transfer: tuple[int, ...], message: str) -> None:
+    """Nothing is read from a masked rank, and nothing is written to it."""
+    topology = dataclasses.replace(TOPOLOGY, masked_ranks=(1,))
+
+    with pytest.raises(InvalidInputError) as caught:
+        _schedule(transfer, topology=topology)
+    assert str(caught.value) == message
+
+
+def test_applying_leaves_nothing_on_a_rank_that_is_lost() -> None:
+    """Rank 3 is masked, and what it held is on other ranks, too."""
+    old = builders.placement((0, 1, 2, 3, 4, 5, 6, 7), num_ranks=4, num_nodes=2)
+    old = Placement(old.phy2log.remainder(6), 6, old.topology)
+    topology = dataclasses.replace(TOPOLOGY, masked_ranks=(3,))
+
+    placement = _schedule(topology=topology, num_layers=1).apply(old)
+    assert placement.phy2log.tolist() == [[0, 1, 2, 3, 4, 5, -1, -1]]
+    assert placement.topology == topology
+
+
 @pytest.mark.parametrize("speed", [0.0, -1.0, float("nan")])
 def test_links_have_a_speed(speed: float) -> None:
-    """Neither speed may be zero, negative or not a number."""
+    """No speed may be zero, negative or not a number."""
     with pytest.raises(InvalidInputError, match="same_node_bytes_per_s to be positive"):
         LinkSpeed(same_node_bytes_per_s=speed)
     with pytest.raises(InvalidInputError, match="cross_node_bytes_per_s to be positive"):
         LinkSpeed(cross_node_bytes_per_s=speed)
+    with pytest.raises(InvalidInputError, match="storage_bytes_per_s to be positive"):
+        LinkSpeed(storage_bytes_per_s=speed)

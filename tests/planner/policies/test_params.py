@@ -40,7 +40,9 @@ def test_a_count_is_whole() -> None:
 
     with pytest.raises(InvalidInputError, match=r"max_swaps to be a whole number .* got 2.5\.$"):
         kind(max_swaps=2.5)
-    with pytest.raises(InvalidInputError, match=r"num_starts .* at least 1, got 0\.$"):
+    with pytest.raises(
+        InvalidInputError, match=r"num_starts .* at least 1 and at most 10000, got 0\.$"
+    ):
         kind(num_starts=0)
 
 
