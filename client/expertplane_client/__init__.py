@@ -32,6 +32,7 @@ from .errors import (
 from .participant import Participant
 from .plan import Plan
 from .statistics import Statistics
+from .transfers import Transfers
 
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "ProtocolError",
     "ResourceExhaustedError",
     "Statistics",
+    "Transfers",
     "UnauthenticatedError",
     "UnavailableError",
     "UnimplementedError",

@@ -17,7 +17,7 @@ from .status import call_error
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -102,12 +102,16 @@ class BlockingClient:
         num_nodes: int,
         num_ranks: int,
         num_slots: int,
+        masked_ranks: Sequence[int] = (),
+        rank_capacities: Sequence[float] | None = None,
         num_expert_groups: int = 1,
         mode: str = "auto",
         policy: str = "",
         spill: int = 0,
         seed: int = 0,
-        incumbent_phy2log: NDArray[np.integer[Any]] | None = None,
+        policy_parameters: Mapping[str, str] | None = None,
+        incumbent: NDArray[np.integer[Any]] | None = None,
+        max_moved_slots_per_layer: int | None = None,
     ) -> Plan:
         """Returns a plan for a load, stored nowhere; see `Client.compute_plan`."""
         return self._call(
@@ -116,12 +120,16 @@ class BlockingClient:
                 num_nodes=num_nodes,
                 num_ranks=num_ranks,
                 num_slots=num_slots,
+                masked_ranks=masked_ranks,
+                rank_capacities=rank_capacities,
                 num_expert_groups=num_expert_groups,
                 mode=mode,
                 policy=policy,
                 spill=spill,
                 seed=seed,
-                incumbent_phy2log=incumbent_phy2log,
+                policy_parameters=policy_parameters,
+                incumbent=incumbent,
+                max_moved_slots_per_layer=max_moved_slots_per_layer,
             )
         )
 

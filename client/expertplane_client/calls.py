@@ -8,9 +8,11 @@ them out.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+
+import numpy as np
 
 from expertplane.v1 import (
     decision_pb2,
@@ -27,9 +29,12 @@ from .tensors import to_tensor
 
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Mapping
+
     from google.protobuf.message import Message
     from numpy.typing import NDArray
+
+    from expertplane.v1 import tensor_pb2
 
 
 T = TypeVar("T")
@@ -145,31 +150,36 @@ def compute_plan(
     num_nodes: int,
     num_ranks: int,
     num_slots: int,
+    masked_ranks: Sequence[int] = (),
+    rank_capacities: Sequence[float] | None = None,
     num_expert_groups: int = 1,
     mode: str = "auto",
     policy: str = "",
     spill: int = 0,
     seed: int = 0,
-    incumbent_phy2log: NDArray[np.integer[Any]] | None = None,
+    policy_parameters: Mapping[str, str] | None = None,
+    incumbent: NDArray[np.integer[Any]] | None = None,
+    max_moved_slots_per_layer: int | None = None,
 ) -> Call[Plan]:
     """Describes ComputePlan; see `Client.compute_plan`."""
+    if max_moved_slots_per_layer is not None and not 0 <= max_moved_slots_per_layer < 2**32:
+        raise InputError(
+            f"Expected max_moved_slots_per_layer in [0, 2^32), got {max_moved_slots_per_layer}."
+        )
     request = plans_pb2.ComputePlanRequest(
-        topology=_topology(num_nodes, num_ranks, num_slots),
+        topology=_topology(num_nodes, num_ranks, num_slots, masked_ranks, rank_capacities),
         num_expert_groups=num_expert_groups,
         policy=deployment_pb2.PolicySpec(
-            name=policy, mode=mode_enum_name(mode), seed=seed, max_foreign_replicas=spill
+            name=policy,
+            mode=mode_enum_name(mode),
+            seed=seed,
+            max_foreign_replicas=spill,
+            parameters=policy_parameters,
+            max_moved_slots_per_layer=max_moved_slots_per_layer,
         ),
         omit_derived_maps=True,
     )
-    if load.ndim == 2:
-        request.weight.CopyFrom(to_tensor(load, field="load"))
-    elif load.ndim == 3:
-        request.samples.CopyFrom(to_tensor(load, field="load"))
-    else:
-        raise InputError(
-            "Expected load of shape [layers, experts] or [samples, layers, experts], "
-            f"got {list(load.shape)}."
-        )
+    _add_load(request, load)
     num_layers, num_logical_experts = load.shape[-2:]
 
     def parse(answer: plans_pb2.ComputePlanResponse) -> Plan:
@@ -180,9 +190,8 @@ def compute_plan(
             raise ProtocolError(f"Expected a plan of [L, P, E] = {expected}, got {got}.")
         return plan
 
-    if incumbent_phy2log is not None:
-        incumbent = to_tensor(incumbent_phy2log, field="incumbent_phy2log")
-        request.incumbent_phy2log.CopyFrom(incumbent)
+    if incumbent is not None:
+        request.incumbent_phy2log.CopyFrom(_map_tensor(incumbent))
     return Call(
         method=f"{_PLANS}/ComputePlan",
         request=request,
@@ -191,6 +200,21 @@ def compute_plan(
         timeout_s=SOLVE_TIMEOUT_S,
         is_read=True,
     )
+
+
+def _map_tensor(phy2log: NDArray[np.integer[Any]]) -> tensor_pb2.Tensor:
+    """Returns a map as the planner takes it, whatever integers it came in."""
+    if phy2log.dtype.kind not in "iu" or phy2log.size == 0:
+        raise InputError(
+            f"Expected an incumbent of integers, got {phy2log.dtype.name} of shape "
+            f"{list(phy2log.shape)}."
+        )
+    if int(phy2log.min()) < -1 or int(phy2log.max()) > np.iinfo(np.int32).max:
+        raise InputError(
+            "Expected an incumbent of expert ids from -1 to 2^31 - 1, "
+            f"got {int(phy2log.min())} to {int(phy2log.max())}."
+        )
+    return to_tensor(phy2log.astype(np.int32), field="incumbent")
 
 
 def get_plan(deployment: str, version: int | None = None) -> Call[Plan]:
@@ -277,7 +301,25 @@ def _request_id(request_id: str | None) -> str:
     return str(uuid.uuid4()) if request_id is None else request_id
 
 
-def _topology(num_nodes: int, num_ranks: int, num_slots: int) -> deployment_pb2.Topology:
+def _add_load(request: plans_pb2.ComputePlanRequest, load: NDArray[Any]) -> None:
+    if load.ndim == 2:
+        request.weight.CopyFrom(to_tensor(load, field="load"))
+    elif load.ndim == 3:
+        request.samples.CopyFrom(to_tensor(load, field="load"))
+    else:
+        raise InputError(
+            "Expected load of shape [layers, experts] or [samples, layers, experts], "
+            f"got {list(load.shape)}."
+        )
+
+
+def _topology(
+    num_nodes: int,
+    num_ranks: int,
+    num_slots: int,
+    masked_ranks: Sequence[int],
+    rank_capacities: Sequence[float] | None,
+) -> deployment_pb2.Topology:
     # The wire speaks of ranks per node and slots per rank, so what does not divide never leaves.
     counts = {"num_nodes": num_nodes, "num_ranks": num_ranks, "num_slots": num_slots}
     for name, count in counts.items():
@@ -290,8 +332,18 @@ def _topology(num_nodes: int, num_ranks: int, num_slots: int) -> deployment_pb2.
             raise InputError(
                 f"Expected {large} to be a multiple of {small}, got {count} and {divisor}."
             )
+    for rank in masked_ranks:
+        if not 0 <= rank < num_ranks:
+            raise InputError(f"Expected masked ranks in [0, {num_ranks - 1}], got {rank}.")
+    # An empty list would mean that all ranks are equal.
+    if rank_capacities is not None and len(rank_capacities) != num_ranks:
+        raise InputError(
+            f"Expected a capacity for each of {num_ranks} ranks, got {len(rank_capacities)}."
+        )
     return deployment_pb2.Topology(
         num_nodes=num_nodes,
         ranks_per_node=num_ranks // num_nodes,
         slots_per_rank=num_slots // num_ranks,
+        masked_ranks=masked_ranks,
+        rank_capacities=() if rank_capacities is None else rank_capacities,
     )

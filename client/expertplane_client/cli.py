@@ -16,6 +16,7 @@ from .blocking import BlockingClient
 from .console import (
     SOFT_MODE,
     LoadOptions,
+    MoveOptions,
     SolvedPlan,
     address_option,
     deliver,
@@ -23,6 +24,7 @@ from .console import (
     foreign_replicas,
     json_option,
     load_options,
+    move_options,
     print_table,
 )
 from .formats import check_placement_path, write_plan_npz
@@ -173,28 +175,42 @@ def explain(deployment: str, limit: int, address: str, is_json: bool) -> None:
 
 @click.command("compute-plan")
 @load_options()
+@move_options
 @address_option
-def compute_plan(options: LoadOptions, address: str) -> None:
+def compute_plan(options: LoadOptions, moves: MoveOptions, address: str) -> None:
     """Let a running planner plan for LOADFILE; it stores nothing."""
     with errors_in_one_line(), _connect(address) as client:
         recording = options.read()
-        deliver(options, recording, _solve(client, options, recording))
+        deliver(options, recording, _solve(client, options, moves, recording))
 
 
-def _solve(client: BlockingClient, options: LoadOptions, recording: Recording) -> SolvedPlan:
+def _solve(
+    client: BlockingClient, options: LoadOptions, moves: MoveOptions, recording: Recording
+) -> SolvedPlan:
+    incumbent = moves.read_incumbent(options, recording)
     plan = client.compute_plan(
         recording.samples,
         num_nodes=options.num_nodes,
         num_ranks=options.num_ranks,
         num_slots=options.num_slots,
+        masked_ranks=options.masked_ranks or (),
+        rank_capacities=options.rank_capacities,
         num_expert_groups=options.num_expert_groups,
         mode=options.mode,
         policy=options.policy,
         spill=options.spill or 0,
         seed=options.seed,
+        policy_parameters=moves.parameters,
+        incumbent=incumbent,
+        max_moved_slots_per_layer=moves.max_moved_slots_per_layer,
     )
     # Scored here, so that the figures are about this very recording whatever the planner tells.
-    after = balance(recording.weight(), plan.phy2log, options.num_ranks)
+    after = balance(
+        recording.weight(),
+        plan.phy2log,
+        options.num_ranks,
+        rank_capacities=options.rank_capacities,
+    )
     return SolvedPlan(
         phy2log=plan.phy2log,
         policy=plan.policy,
@@ -205,6 +221,8 @@ def _solve(client: BlockingClient, options: LoadOptions, recording: Recording) -
         per_layer=after.per_layer,
         solve_s=plan.solve_s,
         digest=plan.digest,
+        incumbent=incumbent,
+        moved_slots=None if incumbent is None else plan.moved_slots,
         foreign_replicas=(
             foreign_replicas(
                 plan.phy2log,

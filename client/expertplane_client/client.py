@@ -18,7 +18,7 @@ from .status import call_error
 
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -130,12 +130,16 @@ class Client:
         num_nodes: int,
         num_ranks: int,
         num_slots: int,
+        masked_ranks: Sequence[int] = (),
+        rank_capacities: Sequence[float] | None = None,
         num_expert_groups: int = 1,
         mode: str = "auto",
         policy: str = "",
         spill: int = 0,
         seed: int = 0,
-        incumbent_phy2log: NDArray[np.integer[Any]] | None = None,
+        policy_parameters: Mapping[str, str] | None = None,
+        incumbent: NDArray[np.integer[Any]] | None = None,
+        max_moved_slots_per_layer: int | None = None,
     ) -> Plan:
         """Returns a plan for a load; nothing is stored, and its version is 0.
 
@@ -145,13 +149,20 @@ class Client:
             num_nodes: Domains of fast links; divides num_ranks.
             num_ranks: Expert-parallel ranks; divides num_slots.
             num_slots: Slots per layer over all ranks.
+            masked_ranks: Ranks that are lost, ascending; the plan holds -1 in their slots.
+            rank_capacities: [num_ranks], what each rank gets done in the same time; None is the
+                same for all.
             num_expert_groups: Routing groups of consecutive logical experts.
             mode: "auto", "hierarchical", "global" or "soft-hierarchical".
             policy: Name of the algorithm; empty takes the planner's default.
             spill: Replicas per layer that may leave their expert group's node, in
                 soft-hierarchical mode.
             seed: Seed for policies that draw random numbers.
-            incumbent_phy2log: [num_layers, num_slots], the placement in force, if there is one.
+            policy_parameters: Parameters of the policy by name, values written as in TOML.
+            incumbent: [num_layers, num_slots], the placement in force, if there is one: the plan
+                then moves as little as it can from there, and says what moves.
+            max_moved_slots_per_layer: Slots of each layer whose rank may have to fetch an expert;
+                None sets no limit. Counts against the incumbent.
         """
         return await self._call(
             calls.compute_plan(
@@ -159,12 +170,16 @@ class Client:
                 num_nodes=num_nodes,
                 num_ranks=num_ranks,
                 num_slots=num_slots,
+                masked_ranks=masked_ranks,
+                rank_capacities=rank_capacities,
                 num_expert_groups=num_expert_groups,
                 mode=mode,
                 policy=policy,
                 spill=spill,
                 seed=seed,
-                incumbent_phy2log=incumbent_phy2log,
+                policy_parameters=policy_parameters,
+                incumbent=incumbent,
+                max_moved_slots_per_layer=max_moved_slots_per_layer,
             )
         )
 

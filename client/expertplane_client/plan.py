@@ -15,6 +15,7 @@ from expertplane.wire import derive_log2phy, derive_logcnt, digest_phy2log
 from .errors import ProtocolError
 from .names import bare_name, mode_name
 from .tensors import from_tensor
+from .transfers import Transfers
 
 
 if TYPE_CHECKING:
@@ -92,6 +93,9 @@ class Plan:
     moved_slots: int = 0
     """Slots, summed over layers, whose rank has to fetch an expert, against the parent."""
 
+    transfers: Transfers | None = None
+    """The migration from the parent; None when it was not told, as to participants."""
+
     solve_s: float = 0.0
     """Time that the solver took, in seconds."""
 
@@ -152,7 +156,15 @@ class Plan:
                 f"its metadata says, got {list(phy2log.shape)}."
             )
         try:
-            return cls(phy2log=phy2log, **_fields(metadata))
+            return cls(
+                phy2log=phy2log,
+                transfers=(
+                    Transfers.from_message(message.transfers)
+                    if message.HasField("transfers")
+                    else None
+                ),
+                **_fields(metadata),
+            )
         except (ValueError, OverflowError) as error:
             raise ProtocolError(str(error)) from error
 

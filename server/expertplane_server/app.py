@@ -143,13 +143,23 @@ class App:
         )
 
     async def drain(self) -> None:
-        """Lets go of participants and watchers, then refuses new calls and ends the rest."""
+        """Lets go of participants and watchers, saves what was learned, refuses new calls.
+
+        The forecasts and the streams each have `grace_s` to come to their end.
+        """
         assert self._server is not None
         assert self._directory is not None
         await self._health.set_ready(False)
         await asyncio.sleep(self._config.drain_delay_s)
         self._directory.drain(_RECONNECT_WINDOW_S)
-        await self._server.stop(self._config.grace_s)
+        ending = asyncio.create_task(self._server.stop(self._config.grace_s))
+        try:
+            async with asyncio.timeout(self._config.grace_s):
+                await self._directory.save_forecasts()
+        except TimeoutError:
+            logger.warning("not all forecasts were saved within %g s", self._config.grace_s)
+        finally:
+            await ending
 
     async def shutdown(self) -> None:
         """Gives everything back, in the opposite order."""

@@ -69,6 +69,21 @@ def plan_message(
     return message
 
 
+def transfers_message() -> plan_pb2.TransferSchedule:
+    """Returns a migration of one expert."""
+    copy = plan_pb2.Transfer(
+        layer=1,
+        logical_expert=2,
+        source_slot=0,
+        target_slot=3,
+        round=1,
+        link_class=plan_pb2.LINK_CLASS_SAME_NODE,
+    )
+    return plan_pb2.TransferSchedule(
+        parent_version=4, transfers=[copy], total_bytes=88, estimated_s=0.5
+    )
+
+
 def plan(version: int = 1, **changes: Any) -> Plan:
     """Returns a plan as the client knows it."""
     return Plan.from_message(plan_message(version, **changes))

@@ -34,6 +34,22 @@ def test_a_layer_without_load_is_perfect() -> None:
     assert balance(np.zeros((1, 2)), initial_phy2log(1, 2, 2), 2).balancedness == 1.0
 
 
+def test_masked_ranks_carry_nothing_and_capacities_count() -> None:
+    """0 1 | - - | 0 2 under 8, 2, 4: 6 tokens on rank 0, 8 on rank 2, which is half as fast."""
+    phy2log = np.array([[0, 1, -1, -1, 0, 2]])
+    found = balance(np.array([[8, 2, 4]]), phy2log, 3, rank_capacities=(1.0, 1.0, 0.5))
+
+    assert balance(np.array([[8, 2, 4]]), phy2log, 3).balancedness == 7 / 8
+    assert found.balancedness == 11 / 16
+
+
+def test_the_start_placement_leaves_masked_ranks_out() -> None:
+    """Experts go on in the next rank that is there."""
+    found = initial_phy2log(2, 3, 6, num_ranks=3, masked_ranks=(1,))
+
+    np.testing.assert_array_equal([[0, 1, -1, -1, 2, 0]] * 2, found)
+
+
 def test_the_start_placement_goes_round() -> None:
     """Slot p holds expert p mod the number of experts, in every layer."""
     np.testing.assert_array_equal([[0, 1, 2, 0, 1]] * 2, initial_phy2log(2, 3, 5))

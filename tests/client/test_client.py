@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -37,27 +36,12 @@ from .scripted_planner import PATIENCE_S, ScriptedPlanner, Watch
 
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable
+    from .conftest import Ask
 
 
 QUICK = Backoff(initial_s=0.001, max_s=0.01)
 WEIGHT = np.array([[4, 3, 2], [1, 1, 8]])
 MACHINE: dict[str, Any] = {"num_nodes": 1, "num_ranks": 2, "num_slots": 4}
-
-Ask = Callable[..., "Awaitable[Any]"]
-
-
-@pytest.fixture(params=["asyncio", "blocking"])
-async def ask(request: pytest.FixtureRequest, planner: ScriptedPlanner) -> AsyncIterator[Ask]:
-    """Returns a function that calls a method of either client by its name."""
-    if request.param == "asyncio":
-        async with Client(planner.address) as client:
-            yield lambda name, *args, **kwargs: getattr(client, name)(*args, **kwargs)
-    else:
-        with BlockingClient(planner.address) as blocking:
-            yield lambda name, *args, **kwargs: asyncio.to_thread(
-                getattr(blocking, name), *args, **kwargs
-            )
 
 
 async def test_a_plan_is_fetched_and_checked(ask: Ask, planner: ScriptedPlanner) -> None:
@@ -94,73 +78,6 @@ async def test_an_answer_with_a_wrong_digest_is_refused(
 
     with pytest.raises(ProtocolError, match="digest"):
         await ask("get_plan", builders.DEPLOYMENT)
-
-
-@pytest.mark.parametrize(
-    ("load", "field"), [(WEIGHT, "weight"), (np.stack([WEIGHT, WEIGHT]), "samples")]
-)
-async def test_a_plan_is_computed(
-    ask: Ask, planner: ScriptedPlanner, load: Any, field: str
-) -> None:
-    """A summed load travels as weight, several as samples; counts become counts per parent."""
-    planner.answers["ComputePlan"] = lambda _: plans_pb2.ComputePlanResponse(
-        plan=builders.plan_message(0, deployment="")
-    )
-    plan = await ask("compute_plan", load, **MACHINE, mode="global", policy="deepseek", seed=5)
-
-    assert plan.version == 0
-    (request,) = planner.requests
-    assert request.WhichOneof("load") == field
-    assert list(load.shape) == list(getattr(request, field).shape)
-    assert (
-        request.topology.num_nodes,
-        request.topology.ranks_per_node,
-        request.topology.slots_per_rank,
-    ) == (1, 2, 2)
-    assert (
-        request.policy.name,
-        request.policy.mode,
-        request.policy.seed,
-    ) == ("deepseek", deployment_pb2.MODE_GLOBAL, 5)
-
-
-async def test_a_plan_of_another_shape_is_refused(ask: Ask, planner: ScriptedPlanner) -> None:
-    """A computed plan must be one for the load and the machine of the call."""
-    planner.answers["ComputePlan"] = lambda _: plans_pb2.ComputePlanResponse(
-        plan=builders.plan_message(0)
-    )
-
-    with pytest.raises(ProtocolError, match=r"\[2, 8, 3\]"):
-        await ask("compute_plan", WEIGHT, num_nodes=1, num_ranks=2, num_slots=8)
-
-
-async def test_a_spill_travels(ask: Ask, planner: ScriptedPlanner) -> None:
-    """Soft-hierarchical mode and its spill reach the planner under the wire's names."""
-    planner.answers["ComputePlan"] = lambda _: plans_pb2.ComputePlanResponse(
-        plan=builders.plan_message(0, deployment="")
-    )
-    await ask("compute_plan", WEIGHT, **MACHINE, mode="soft-hierarchical", spill=3)
-
-    (request,) = planner.requests
-    assert request.policy.mode == deployment_pb2.MODE_SOFT_HIERARCHICAL
-    assert request.policy.max_foreign_replicas == 3
-
-
-@pytest.mark.parametrize(
-    ("load", "changes", "message"),
-    [
-        (WEIGHT, {"num_slots": 5}, "num_slots to be a multiple of num_ranks, got 5 and 2"),
-        (WEIGHT, {"num_nodes": 3}, "num_ranks to be a multiple of num_nodes, got 2 and 3"),
-        (WEIGHT, {"num_nodes": 0}, "num_nodes to be positive, got 0"),
-        (WEIGHT, {"mode": "best"}, "mode to be one of auto, hierarchical, global"),
-        (WEIGHT[0], {}, "load of shape"),
-        (WEIGHT.astype(object), {}, "load of integers"),
-    ],
-)
-def test_a_call_that_cannot_be_sent_is_refused(load: Any, changes: Any, message: str) -> None:
-    """What the wire cannot say is the caller's mistake, told without asking a planner."""
-    with pytest.raises(InputError, match=message):
-        calls.compute_plan(load, **(MACHINE | changes))
 
 
 async def test_deployments_are_created_read_and_deleted(

@@ -10,7 +10,7 @@ import pytest
 
 from expertplane.v1 import deployment_pb2, plan_service_pb2 as plans_pb2
 from expertplane_client import cli
-from expertplane_client.formats import read_load, write_load
+from expertplane_client.formats import PlacementMap, read_load, write_load, write_placement
 from expertplane_client.tensors import from_tensor
 
 from . import builders
@@ -67,6 +67,118 @@ async def test_a_plan_is_computed_by_a_planner(
     assert found["per_layer"] == pytest.approx([4.5 / 5, 5 / 8.5])
     assert found["balancedness"] == pytest.approx(9.5 / 13.5)
     assert {"phy2log", "log2phy", "logcnt"} == set(np.load(output))
+
+
+async def test_lost_and_slow_ranks_are_passed_on(
+    planner: ScriptedPlanner, asked: list[plans_pb2.ComputePlanRequest], tmp_path: Path
+) -> None:
+    """The planner is told of them, and what it answers is scored by them."""
+    load, report = tmp_path / "load.npz", tmp_path / "report.json"
+    np.savez(load, weight=np.array([[4, 3, 2], [1, 1, 8]]))
+    result = await run(
+        cli.compute_plan,
+        *(str(load), "--ranks", "4", "--slots", "4", "--masked-ranks", "1"),
+        *("--rank-capacities", "1,1,2,0.5", "--report", str(report)),
+        *("--address", planner.address),
+    )
+
+    assert result.exit_code == 0, result.output
+    assert list(asked[0].topology.masked_ranks) == [1]
+    assert list(asked[0].topology.rank_capacities) == [1.0, 1.0, 2.0, 0.5]
+    found = json.loads(report.read_text())
+    assert (found["masked_ranks"], found["rank_capacities"]) == ([1], [1.0, 1.0, 2.0, 0.5])
+    # Experts 0, - , 1, 2 before: ranks carry 4, 3/2, 2/0.5 and 1, 1/2, 8/0.5.
+    before = (4 + 1.5 + 4) / 3 + (1 + 0.5 + 16) / 3
+    assert found["balancedness_before"] == pytest.approx(before / (4 + 16))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--masked-ranks", "4"), "Expected masked ranks in [0, 3], got 4."),
+        (("--rank-capacities", "1,2"), "Expected a capacity for each of 4 ranks, got 2."),
+        (("--masked-ranks", "2,1"), "Expected ascending numbers"),
+        (("--rank-capacities", "1,fast"), "Expected numbers such as '1,1,0.5,1'"),
+    ],
+)
+async def test_impossible_ranks_never_leave(
+    planner: ScriptedPlanner,
+    asked: list[plans_pb2.ComputePlanRequest],
+    tmp_path: Path,
+    arguments: tuple[str, str],
+    message: str,
+) -> None:
+    """Whatever the wire could not say, or would say otherwise, is refused here."""
+    load = tmp_path / "load.npz"
+    np.savez(load, weight=np.array([[4, 3, 2], [1, 1, 8]]))
+    result = await run(
+        cli.compute_plan,
+        *(str(load), "--ranks", "4", "--slots", "4", *arguments, "--address", planner.address),
+    )
+
+    assert result.exit_code != 0
+    assert message in result.stderr
+    assert not asked
+
+
+async def test_an_incumbent_is_passed_on(
+    planner: ScriptedPlanner, asked: list[plans_pb2.ComputePlanRequest], tmp_path: Path
+) -> None:
+    """Placement in force, budget and parameters are asked for; moved slots are reported."""
+    load, report, incumbent = (tmp_path / name for name in ("load.npz", "r.json", "now.npz"))
+    np.savez(load, weight=np.array([[4, 3, 2], [1, 1, 8]]))
+    now = np.array([[0, 1, 2, 0], [2, 1, 0, 2]])
+    write_placement(incumbent, PlacementMap(phy2log=now, num_logical_experts=3, num_ranks=2))
+    result = await run(
+        cli.compute_plan,
+        *(str(load), "--ranks", "2", "--slots", "4", "--report", str(report)),
+        *("--incumbent", str(incumbent), "--move-budget", "0"),
+        *("--parameter", "risk=1.5", "--parameter", 'kind="a=b"'),
+        *("--address", planner.address),
+    )
+
+    assert result.exit_code == 0, result.output
+    (request,) = asked
+    sent = from_tensor(request.incumbent_phy2log, field="incumbent", max_shape=(9, 9))
+    np.testing.assert_array_equal(sent, now)
+    assert request.policy.max_moved_slots_per_layer == 0
+    assert request.policy.parameters == {"risk": "1.5", "kind": '"a=b"'}
+    assert "moved slots" in result.stdout
+    assert json.loads(report.read_text())["moved_slots"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--move-budget", "1"), "Expected --incumbent with --move-budget, got none."),
+        (("--parameter", "risk"), "Expected NAME=VALUE, got 'risk'."),
+        (("--parameter", "=1"), "Expected NAME=VALUE, got '=1'."),
+        (("--parameter", "a=1", "--parameter", "a=2"), "Expected a once, got it twice."),
+        (("--incumbent", "{folder}/none.npz"), "none.npz"),
+        (("--incumbent", "{folder}/other.npz"), "to place 2 layers on 4 slots"),
+    ],
+)
+async def test_impossible_moves_never_leave(
+    planner: ScriptedPlanner,
+    asked: list[plans_pb2.ComputePlanRequest],
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    """What cannot be meant is refused in one line, and no planner is asked."""
+    load, other = tmp_path / "load.npz", tmp_path / "other.npz"
+    np.savez(load, weight=np.array([[4, 3, 2], [1, 1, 8]]))
+    wider = np.array([[0, 1, 2, 0, 1, 2]] * 2)
+    write_placement(other, PlacementMap(phy2log=wider, num_logical_experts=3, num_ranks=2))
+    result = await run(
+        cli.compute_plan,
+        *(str(load), "--ranks", "2", "--slots", "4", "--address", planner.address),
+        *(argument.format(folder=tmp_path) for argument in arguments),
+    )
+
+    assert result.exit_code != 0
+    assert message in result.stderr
+    assert not asked
 
 
 async def test_soft_mode_is_passed_on(planner: ScriptedPlanner, tmp_path: Path) -> None:

@@ -54,6 +54,22 @@ def test_derived_maps_agree_with_a_slow_reference(data: st.DataObject) -> None:
     np.testing.assert_array_equal(counts, plan.logcnt())
 
 
+def test_a_migration_becomes_a_table() -> None:
+    """All that a message tells of a migration is on the plan; nothing to move is no row."""
+    message = builders.plan_message(5)
+    message.transfers.CopyFrom(builders.transfers_message())
+    told = Plan.from_message(message).transfers
+    message.transfers.ClearField("transfers")
+    empty = Plan.from_message(message).transfers
+
+    assert told is not None
+    assert told.table.tolist() == [[1, 2, 0, 3, 1]]
+    assert told.links == ("SAME_NODE",)
+    assert (told.parent_version, told.total_bytes, told.estimated_s) == (4, 88, 0.5)
+    assert empty is not None
+    assert (empty.table.shape, empty.links) == ((0, 5), ())
+
+
 def test_a_message_becomes_a_plan() -> None:
     """All that a message tells is on the plan, enums under their bare names."""
     plan = builders.plan(4, epoch=2)

@@ -13,6 +13,7 @@ import numpy as np
 from expertplane.wire import digest_phy2log
 from expertplane_server.core import events as ev
 from expertplane_server.core.group import Group
+from expertplane_server.core.parameters import SampleParameters, TriggerParameters
 from expertplane_server.core.plan import (
     Balance,
     Evaluation,
@@ -22,15 +23,9 @@ from expertplane_server.core.plan import (
     PlanState,
     Reason,
     Solution,
+    Transfers,
 )
-from expertplane_server.core.spec import (
-    Deployment,
-    DeploymentSpec,
-    Mode,
-    SampleParameters,
-    TopologySpec,
-    TriggerParameters,
-)
+from expertplane_server.core.spec import Deployment, DeploymentSpec, Mode, TopologySpec
 
 
 NAME = "prod/v3"
@@ -39,11 +34,11 @@ RUN = "run-1"
 
 
 def topology(
-    *, num_nodes: int = 1, ranks_per_node: int = 2, slots_per_rank: int = 2
+    *, num_nodes: int = 1, ranks_per_node: int = 2, slots_per_rank: int = 2, **ranks: Any
 ) -> TopologySpec:
-    """Return two ranks of two slots by default."""
+    """Return two ranks of two slots by default; `ranks` are masked ones and capacities."""
     return TopologySpec(
-        num_nodes=num_nodes, ranks_per_node=ranks_per_node, slots_per_rank=slots_per_rank
+        num_nodes=num_nodes, ranks_per_node=ranks_per_node, slots_per_rank=slots_per_rank, **ranks
     )
 
 
@@ -53,6 +48,7 @@ def spec(
     min_samples: int = 1,
     cooldown_s: float = 0.0,
     min_gain: float = 0.01,
+    safety: float = 2.0,
     max_window_s: float = 600.0,
     deadline_s: float = 10.0,
     min_coverage: float = 0.75,
@@ -69,6 +65,7 @@ def spec(
                 min_samples=min_samples,
                 cooldown_s=cooldown_s,
                 min_gain=min_gain,
+                safety=safety,
                 max_window_s=max_window_s,
             ),
             "samples": SampleParameters(deadline_s=deadline_s, min_coverage=min_coverage),
@@ -111,23 +108,33 @@ def solution(
     gain: float = 0.25,
     num_logical_experts: int = 4,
     has_incumbent: bool = True,
+    **changes: Any,
 ) -> Solution:
-    """Return a solution, one tuple of experts per layer."""
+    """Return a solution, one tuple of experts per layer; it gains 150 s per relative gain of 1."""
     phy2log = np.array(layers or ((0, 2, 1, 3),), dtype=np.int32)
-    return Solution(
-        phy2log=phy2log,
-        digest=digest_phy2log(phy2log),
-        policy="deepseek",
-        mode=Mode.GLOBAL,
-        seed=0,
-        num_logical_experts=num_logical_experts,
-        balance=balance(),
-        balance_before=balance(0.6) if has_incumbent else None,
-        gain=gain,
-        moved_slots=2,
-        evaluation=Evaluation.IN_SAMPLE,
-        solve_s=0.001,
-    )
+    fields: dict[str, Any] = {
+        "phy2log": phy2log,
+        "digest": digest_phy2log(phy2log),
+        "policy": "deepseek",
+        "mode": Mode.GLOBAL,
+        "seed": 0,
+        "num_logical_experts": num_logical_experts,
+        "balance": balance(),
+        "balance_before": balance(0.6) if has_incumbent else None,
+        "gain": gain,
+        "gain_s": 150.0 * gain,
+        "moved_slots": 2,
+        "most_moved_slots": 2,
+        "evaluation": Evaluation.IN_SAMPLE,
+        "solve_s": 0.001,
+    }
+    return Solution(**{**fields, **changes})
+
+
+def transfers() -> Transfers:
+    """Return a migration of two experts between the ranks."""
+    table = np.array([[0, 2, 2, 1, 0, 2], [0, 1, 1, 2, 0, 2]], dtype=np.int32)
+    return Transfers(table=table, total_bytes=88_000_000, estimated_s=0.25)
 
 
 def draft(

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from expertplane_planner import InvalidInputError
-from expertplane_server.core.errors import InvalidArgumentError
-from expertplane_server.runtime import solver_worker
+from expertplane_server.runtime.jobs import Answer, ForecastStatus, PolicyJob, SolveJob
+from expertplane_server.runtime.solver import unpack
+from expertplane_server.runtime.solver_worker import Worker
 from expertplane_server.store import MemoryStore, StoreError
 
 from . import builders
@@ -19,37 +19,50 @@ from . import builders
 if TYPE_CHECKING:
     from expertplane_server.core.events import Instant
     from expertplane_server.core.plan import Plan, PlanDraft, Solution
-    from expertplane_server.core.spec import Deployment, DeploymentSpec
-    from expertplane_server.runtime.jobs import SolveJob
+    from expertplane_server.core.spec import Deployment, DeploymentSpec, PolicyChoice
+    from expertplane_server.runtime.jobs import Job, Result
 
 
 class InProcessSolver:
     """Solves on the event loop, with the worker's own code.
 
     Attributes:
+        worker: what does the jobs; replaced, it has forgotten everything.
+        jobs: all that came, in order.
         answer: what to answer instead of solving; None to solve.
         may_answer: cleared to hold answers back.
         asked: set once a job has come.
     """
 
     def __init__(self) -> None:
+        self.worker = Worker(torch.device("cpu"))
+        self.jobs: list[Job] = []
         self.answer: Solution | Exception | None = None
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.asked = asyncio.Event()
 
     async def solve(self, job: SolveJob) -> Solution:
-        """Return the answer to a job."""
-        self.asked.set()
-        await self.may_answer.wait()
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        if self.answer is not None:
-            return self.answer
-        try:
-            return solver_worker.run(job, torch.device("cpu"))
-        except InvalidInputError as error:
-            raise InvalidArgumentError(str(error), field=error.field) from error
+        """Return the plan for a job."""
+        result = await self.run(job)
+        assert isinstance(result, Answer)
+        return result.solution
+
+    async def check_policy(self, policy: PolicyChoice, *, has_slow_ranks: bool) -> None:
+        """Refuse parameters or ranks that a policy does not take."""
+        await self.run(PolicyJob(policy, has_slow_ranks))
+
+    async def run(self, job: Job) -> Result:
+        """Return the result of a job."""
+        self.jobs.append(job)
+        if isinstance(job, SolveJob):
+            self.asked.set()
+            await self.may_answer.wait()
+            if isinstance(self.answer, Exception):
+                raise self.answer
+            if self.answer is not None:
+                return Answer(self.answer, ForecastStatus(num_windows=1, is_drifting=False))
+        return unpack(self.worker.reply(job))
 
 
 class FailingStore(MemoryStore):
@@ -68,6 +81,9 @@ class FailingStore(MemoryStore):
 
     def _note(self, name: str) -> None:
         self.calls.append(name)
+        self._fail(name)
+
+    def _fail(self, name: str) -> None:
         if name in self.failing:
             self.has_failed.set()
             raise StoreError(f"Expected to write, got: {name} fails.")
@@ -89,10 +105,24 @@ class FailingStore(MemoryStore):
         self._note("mark_applied")
         super().mark_applied(deployment, version)
 
-    def plans(self, deployment: str, *, below: int, limit: int) -> list[Plan]:
+    def plans(
+        self, deployment: str, *, below: int, limit: int, has_transfers: bool = True
+    ) -> list[Plan]:
         """List, or fail."""
         self._note("plans")
-        return super().plans(deployment, below=below, limit=limit)
+        return super().plans(deployment, below=below, limit=limit, has_transfers=has_transfers)
+
+    def save_forecast(
+        self, deployment: str, generation: int, checkpoint: bytes, *, now_s: float
+    ) -> None:
+        """Save, or fail; not among the calls."""
+        self._fail("save_forecast")
+        super().save_forecast(deployment, generation, checkpoint, now_s=now_s)
+
+    def forecast(self, deployment: str, generation: int) -> bytes | None:
+        """Return what was saved, or fail; not among the calls."""
+        self._fail("forecast")
+        return super().forecast(deployment, generation)
 
     def raise_counters(self, deployment: str, *, version: int, epoch: int) -> tuple[int, int]:
         """Raise, or fail."""

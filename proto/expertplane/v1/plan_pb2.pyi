@@ -26,6 +26,7 @@ class LinkClass(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LINK_CLASS_SAME_RANK: _ClassVar[LinkClass]
     LINK_CLASS_SAME_NODE: _ClassVar[LinkClass]
     LINK_CLASS_CROSS_NODE: _ClassVar[LinkClass]
+    LINK_CLASS_STORAGE: _ClassVar[LinkClass]
 PLAN_STATE_UNSPECIFIED: PlanState
 PLAN_STATE_COMPUTED: PlanState
 PLAN_STATE_STAGING: PlanState
@@ -37,6 +38,7 @@ LINK_CLASS_UNSPECIFIED: LinkClass
 LINK_CLASS_SAME_RANK: LinkClass
 LINK_CLASS_SAME_NODE: LinkClass
 LINK_CLASS_CROSS_NODE: LinkClass
+LINK_CLASS_STORAGE: LinkClass
 
 class BalanceReport(_message.Message):
     __slots__ = ("balancedness", "layer_mean", "layer_minimum", "per_layer")

@@ -47,6 +47,8 @@ class FleetConfig:
             mode.
         policy: algorithm that makes the plans; empty takes the planner's default.
         samples_per_window: samples after which the planner decides.
+        max_moved_slots: slots per layer whose rank may have to fetch an expert; None sets no
+            limit.
     """
 
     address: str
@@ -61,6 +63,7 @@ class FleetConfig:
     policy: str
     samples_per_window: int
     seed: int
+    max_moved_slots: int | None = None
 
     def __post_init__(self) -> None:
         for large, small in (
@@ -198,6 +201,7 @@ class Fleet:
                 name=config.policy,
                 mode=mode_enum_name(config.mode),
                 max_foreign_replicas=config.spill,
+                max_moved_slots_per_layer=config.max_moved_slots,
             ),
             trigger=deployment_pb2.TriggerParameters(window_samples=config.samples_per_window),
         )

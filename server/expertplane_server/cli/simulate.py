@@ -64,6 +64,13 @@ _COUNT = click.IntRange(min=1)
     help="Algorithm that makes the plans; the planner's default if empty.",
 )
 @click.option(
+    "--move-budget",
+    "max_moved_slots",
+    type=click.IntRange(min=0, max=65536),
+    help="Slots of each layer whose rank may have to fetch an expert, at most; no limit by "
+    "default.",
+)
+@click.option(
     "--load", default="synthetic", show_default=True, help="A recording, or 'synthetic'."
 )
 @click.option(

@@ -71,21 +71,26 @@ def check_same_start(
 
 
 def _check_placement(phy2log: np.ndarray[Any, Any], spec: DeploymentSpec) -> None:
-    """Refuses a start placement of the wrong shape, or with experts unknown or left out."""
+    """Refuses a start placement of the wrong shape, or with experts unknown or left out.
+
+    Slots of masked ranks may hold -1, or what they held before.
+    """
     expected = (spec.num_layers, spec.topology.num_slots)
     experts = spec.num_logical_experts
     problem = None
+    rank = np.arange(expected[1]) // spec.topology.slots_per_rank
+    is_masked = np.isin(rank, spec.topology.masked_ranks)
     if phy2log.shape != expected:
         problem = f"Expected shape {list(expected)}, got {list(phy2log.shape)}."
-    elif phy2log.min() < 0 or phy2log.max() >= experts:
+    elif (phy2log + is_masked).min() < 0 or phy2log.max() >= experts:
         problem = (
             f"Expected logical experts from 0 to {experts - 1}, "
             f"got {phy2log.min()} to {phy2log.max()}."
         )
     else:
-        layer = np.arange(spec.num_layers)[:, None]
+        layer, slot = np.nonzero(phy2log >= 0)
         has_slot = np.zeros((spec.num_layers, experts), dtype=bool)
-        has_slot[layer, phy2log] = True
+        has_slot[layer, phy2log[layer, slot]] = True
         if not has_slot.all():
             row, expert = np.argwhere(~has_slot)[0]
             problem = (

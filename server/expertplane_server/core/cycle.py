@@ -55,7 +55,8 @@ class _Publishing:
 class PlanningCycle:
     """One window after another; at most one solve or publication at a time.
 
-    Invariant: every window that closes with samples ends in exactly one decision.
+    Invariants: every window that closes with samples ends in exactly one decision, and goes to the
+    forecast exactly once: with its solve, or without one.
     """
 
     def __init__(self, spec: DeploymentSpec) -> None:
@@ -91,7 +92,8 @@ class PlanningCycle:
         if not self._trigger.is_due(self._window, now.monotonic_s):
             return []
         window, self._window = self._window, Window()
-        num_samples = len(window.samples)
+        samples = tuple(window.samples)
+        num_samples = len(samples)
         situation = Situation(
             now_s=now.monotonic_s,
             published_at_s=self._published_at_s,
@@ -99,10 +101,10 @@ class PlanningCycle:
         )
         skipped = self._trigger.why_not_solve(window, situation)
         if skipped is not None:
-            return [self._decide(*skipped, standing, now, num_samples=num_samples)]
+            decided = self._decide(*skipped, standing, now, num_samples=num_samples)
+            return [decided, fx.Learn(samples)]
         self._num_solves += 1
         self._solving = _Solving(solve=self._num_solves, num_samples=num_samples)
-        samples = tuple(window.samples)
         return [fx.Solve(solve=self._num_solves, samples=samples, incumbent=standing.incumbent)]
 
     def on_solved(self, event: ev.Solved, standing: Standing, now: ev.Instant) -> list[fx.Effect]:

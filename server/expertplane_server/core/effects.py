@@ -116,6 +116,17 @@ class Solve:
 
 
 @dataclass(frozen=True, slots=True)
+class Learn:
+    """Show the forecast a window that is not planned for; there is no answer.
+
+    Attributes:
+        samples: K times [num_layers, num_logical_experts] float64, tokens.
+    """
+
+    samples: tuple[np.ndarray[Any, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StorePlan:
     """Give the draft a version and make it durable, before anybody sees it."""
 
@@ -166,6 +177,7 @@ Effect = (
     | EndStream
     | RaiseCounters
     | Solve
+    | Learn
     | StorePlan
     | StoreApplied
     | Announce

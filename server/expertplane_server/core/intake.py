@@ -34,9 +34,11 @@ class LoadIntake:
         self._spec = spec
         self._sampler = Sampler(spec)
         self._maps: OrderedDict[int, np.ndarray[Any, Any]] = OrderedDict()
+        packs = np.full((topology.num_ranks, topology.slots_per_rank), -1, dtype=np.int32)
+        places = np.arange(topology.num_active_slots) % spec.num_logical_experts
+        packs[list(topology.active_ranks)] = places.reshape(-1, topology.slots_per_rank)
         self.initial: np.ndarray[Any, Any] = np.broadcast_to(
-            np.arange(topology.num_slots, dtype=np.int32) % spec.num_logical_experts,
-            (spec.num_layers, topology.num_slots),
+            packs.reshape(-1), (spec.num_layers, topology.num_slots)
         )
 
     def learn_plan(self, version: int, phy2log: np.ndarray[Any, Any]) -> None:

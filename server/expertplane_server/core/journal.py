@@ -68,6 +68,8 @@ def _figures(solution: Solution | None) -> dict[str, Any]:
         "balancedness_before": before.balancedness if before is not None else 0.0,
         "balancedness_after": solution.balance.balancedness,
         "gain": solution.gain,
+        "gain_s": solution.gain_s,
+        "cost_s": solution.cost_s,
         "moved_slots": solution.moved_slots,
         "solve_s": solution.solve_s,
     }

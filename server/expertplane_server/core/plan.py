@@ -30,16 +30,32 @@ class Reason(enum.StrEnum):
     SKIPPED_COOLDOWN = "SKIPPED_COOLDOWN"
     SKIPPED_ROLLOUT_IN_FLIGHT = "SKIPPED_ROLLOUT_IN_FLIGHT"
     SKIPPED_GAIN_TOO_SMALL = "SKIPPED_GAIN_TOO_SMALL"
+    SKIPPED_MIGRATION_TOO_DEAR = "SKIPPED_MIGRATION_TOO_DEAR"
     SKIPPED_ZERO_LOAD = "SKIPPED_ZERO_LOAD"
     FAILED_SOLVE = "FAILED_SOLVE"
     FAILED_STORE = "FAILED_STORE"
 
 
 class Evaluation(enum.StrEnum):
-    """Which samples the figures of a decision were measured on."""
+    """What the figures of a decision were measured on."""
 
     HELD_OUT = "held_out"
+    """Samples of the window that the solve did not see."""
     IN_SAMPLE = "in_sample"
+    """The samples that the solve saw."""
+    PREDICTIVE = "predictive"
+    """What the forecast expects: too few samples came to keep some back."""
+
+
+class Necessity(enum.StrEnum):
+    """Why the incumbent cannot stay, whatever a plan in its place gains."""
+
+    LOST_EXPERTS = "lost_experts"
+    """A rank was lost, and with it the only replicas of some experts."""
+    ENGINE_RULES = "engine_rules"
+    """The engine does not take it."""
+    MODE = "mode"
+    """It is not hierarchical as asked for, or has more foreign replicas than allowed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +72,23 @@ class Balance:
     per_layer: tuple[float, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Transfers:
+    """The copies of weights that lead from the incumbent to a plan.
+
+    Attributes:
+        table: [num_transfers, 6] int32: layer, logical expert, source slot, target slot, round,
+            link class (1 inside a rank, 2 inside a node, 3 between nodes, 4 from storage, where
+            the source slot is 0 and means nothing).
+        total_bytes: traffic over all links; 0 when the size of an expert is not known.
+        estimated_s: expected duration, in seconds; 0 when the size of an expert is not known.
+    """
+
+    table: np.ndarray[Any, Any]
+    total_bytes: int
+    estimated_s: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Solution:
     """What the solver process answers.
@@ -67,11 +100,20 @@ class Solution:
         mode: the mode that was really used, never AUTO.
         spill: foreign replicas per layer that it was allowed.
         balance: on the evaluation samples.
-        balance_before: the incumbent's on the same samples; None without an incumbent.
-        gain: 1 - (summed maximum rank load) / (the incumbent's); 0 without an incumbent.
+        balance_before: the incumbent's on the same samples; None without an incumbent, or with one
+            that has lost experts and so carries no load as a whole.
+        gain: 1 - (summed maximum rank load) / (the incumbent's, or the repaired one's where it has
+            lost experts); 0 without an incumbent.
         moved_slots: slots whose rank must fetch an expert, summed over layers.
-        evaluation: which samples the figures were measured on.
+        evaluation: what the figures were measured on.
         solve_s: time spent on it in the solver process, in seconds.
+        parameters: the policy's parameters that were given, name and value, by name.
+        gain_s: serving time that the plan saves over its horizon, in seconds.
+        cost_s: serving time that the migration takes away, in seconds; 0 when it is not priced.
+        most_moved_slots: moved slots of the layer that has most of them.
+        transfers: the migration from the incumbent; None without one, or with too many of them.
+        is_drifting: the window departed from its forecast far more than is usual.
+        necessity: why the incumbent cannot stay; None if it can.
     """
 
     phy2log: np.ndarray[Any, Any]
@@ -87,6 +129,13 @@ class Solution:
     evaluation: Evaluation
     solve_s: float
     spill: int = 0
+    parameters: tuple[tuple[str, str], ...] = ()
+    gain_s: float = 0.0
+    cost_s: float = 0.0
+    most_moved_slots: int = 0
+    transfers: Transfers | None = None
+    is_drifting: bool = False
+    necessity: Necessity | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,8 +192,8 @@ class PlanRef:
 class Decision:
     """The answer to one load window: numbers only, so that a long journal stays small.
 
-    Fields as in the proto message of the same name; the last five are 0 or None when nothing was
-    evaluated.
+    Fields as in the proto message of the same name; those from `evaluation` on are 0 or None when
+    nothing was evaluated.
     """
 
     sequence: int
@@ -159,5 +208,7 @@ class Decision:
     balancedness_before: float = 0.0
     balancedness_after: float = 0.0
     gain: float = 0.0
+    gain_s: float = 0.0
+    cost_s: float = 0.0
     moved_slots: int = 0
     solve_s: float = 0.0

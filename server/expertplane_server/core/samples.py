@@ -37,7 +37,8 @@ class _OpenSample:
     Attributes:
         total: [L, E], tokens summed over the reports so far.
         deadline_s: when it closes whatever is missing, on the monotonic clock.
-        missing: ranks of the topology that no report has answered for.
+        num_ranks: ranks of the topology, masked ones left out.
+        missing: those of them that no report has answered for.
         reported: ranks that a report has answered for; disjoint from `missing`.
         versions: plan versions that the reports were measured under; more than one = straddling.
     """
@@ -46,6 +47,7 @@ class _OpenSample:
     deadline_s: float
     kind: LoadKind
     scope: LoadScope
+    num_ranks: int
     missing: set[int]
     reported: set[int] = field(default_factory=set)
     versions: set[int] = field(default_factory=set)
@@ -63,7 +65,7 @@ class _OpenSample:
         """Returns the share of the ranks that have reported."""
         if self.scope is LoadScope.DEPLOYMENT:
             return 1.0
-        return len(self.reported) / (len(self.reported) + len(self.missing))
+        return (self.num_ranks - len(self.missing)) / self.num_ranks
 
     def is_complete(self, present: Set[int], is_settled: bool) -> bool:
         """Tells whether nobody is left to wait for.
@@ -223,13 +225,14 @@ class Sampler:
                     )
 
     def _open_sample(self, key: SampleKey, report: LoadReport, now_s: float) -> _OpenSample:
-        """Opens a sample that waits for every rank."""
+        """Opens a sample that waits for every rank that is not masked."""
         sample = _OpenSample(
             total=np.zeros((self._spec.num_layers, self._spec.num_logical_experts)),
             deadline_s=now_s + self._spec.samples.deadline_s,
             kind=report.kind,
             scope=report.scope,
-            missing=set(range(self._spec.topology.num_ranks)),
+            num_ranks=self._spec.topology.num_active_ranks,
+            missing=set(self._spec.topology.active_ranks),
         )
         self._open[key] = sample
         return sample
@@ -243,8 +246,7 @@ class Sampler:
         if sample.scope is LoadScope.PARTICIPANT:
             # What is missing of physical counts is not missing at random: it is whole experts.
             if sample.kind is LoadKind.PHYSICAL:
-                is_whole = len(sample.reported) == self._spec.topology.num_ranks
-                return SampleFate.ACCEPTED if is_whole else SampleFate.DROPPED_PARTIAL
+                return SampleFate.DROPPED_PARTIAL if sample.missing else SampleFate.ACCEPTED
             if sample.coverage() < self._spec.samples.min_coverage:
                 return SampleFate.DROPPED_PARTIAL
         return SampleFate.ACCEPTED
@@ -252,7 +254,8 @@ class Sampler:
     def _scaled(self, sample: _OpenSample) -> Counts:
         """Returns [L, E] tokens, scaled up to what all ranks would have reported."""
         coverage = sample.coverage()
-        return sample.total if coverage >= 1.0 else sample.total / coverage
+        # Where masked ranks alone have reported, the sample is dropped as it is.
+        return sample.total / coverage if 0.0 < coverage < 1.0 else sample.total
 
     def _is_closed(self, key: SampleKey) -> bool:
         """Tells whether a sample of this key was closed before, also long ago."""
@@ -275,7 +278,7 @@ def physical_to_logical(
 
     Args:
         counts: [K, L, slots], tokens received by those slots.
-        phy2log: [L, slots], the logical expert of each of them.
+        phy2log: [L, slots], the logical expert of each of them; -1 drops its tokens.
         num_logical_experts: E.
 
     Returns:
@@ -283,8 +286,9 @@ def physical_to_logical(
     """
     num_samples, num_layers, _ = counts.shape
     row = np.arange(num_samples * num_layers).reshape(num_samples, num_layers, 1)
-    cells = row * num_logical_experts + phy2log
+    cells = row * num_logical_experts + np.maximum(phy2log, 0)
     num_cells = num_samples * num_layers * num_logical_experts
-    logical = np.bincount(cells.ravel(), weights=counts.ravel(), minlength=num_cells)
+    weights = np.where(phy2log < 0, 0, counts)
+    logical = np.bincount(cells.ravel(), weights=weights.ravel(), minlength=num_cells)
     shape = (num_samples, num_layers, num_logical_experts)
     return logical.astype(np.float64, copy=False).reshape(shape)

@@ -16,6 +16,7 @@ from expertplane_server.rpc.convert.specs import spec_from
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from expertplane_server.core.spec import DeploymentSpec
     from expertplane_server.runtime.directory import Directory
 
 _REQUEST_ID = re.compile(r"[a-zA-Z0-9._-]{0,64}")
@@ -38,8 +39,28 @@ class DeploymentServicer:
         name = check_name(request.name, at="name")
         request_id = _checked_request_id(request.request_id)
         spec = spec_from(request.spec, self._policies)
+        await self._check_policy(spec)
         driver = await self._directory.create(name, spec, request_id=request_id)
         return pb.CreateDeploymentResponse(deployment=deployment_to(driver.group))
+
+    async def _check_policy(self, spec: DeploymentSpec) -> None:
+        """Has the solver look at a policy's parameters and abilities, which it alone knows.
+
+        Raises:
+            InvalidArgumentError: the policy does not take them, or not these ranks.
+            ServiceError: the solver cannot be asked now.
+        """
+        has_slow_ranks = not spec.topology.has_equal_capacities
+        if not spec.policy.parameters and not has_slow_ranks:
+            return
+        try:
+            await self._directory.services.solver.check_policy(
+                spec.policy, has_slow_ranks=has_slow_ranks
+            )
+        except InvalidArgumentError as error:
+            raise InvalidArgumentError(
+                error.message, field=f"spec.{error.field}", reason=error.reason
+            ) from None
 
     async def get(self, request: pb.GetDeploymentRequest) -> pb.GetDeploymentResponse:
         """Returns one deployment."""

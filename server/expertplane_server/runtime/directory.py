@@ -146,11 +146,15 @@ class Directory:
         return await self.services.store.run("plan", lambda s: s.plan(name, version))
 
     async def stored_plans(self, name: str, *, below: int, limit: int) -> list[Plan]:
-        """Returns up to `limit` plans with versions under `below` (0 = any), newest first."""
+        """Returns up to `limit` plans with versions under `below` (0 = any), newest first.
+
+        They come without their transfers, which are most of what is stored of them.
+        """
         self.get(name)
         ceiling = below or _ANY_VERSION
         return await self.services.store.run(
-            "plans", lambda s: s.plans(name, below=ceiling, limit=limit)
+            "plans",
+            lambda s: s.plans(name, below=ceiling, limit=limit, has_transfers=False),
         )
 
     def drain(self, reconnect_window_s: float) -> None:
@@ -160,6 +164,14 @@ class Directory:
             driver.send_all(fx.Drain(reconnect_window_s))
             for outbox in driver.close_all():
                 outbox.close()
+
+    async def save_forecasts(self) -> None:
+        """Writes the forecasts to the store that are not there already, one after another."""
+        for driver in list(self._drivers.values()):
+            try:
+                await driver.save_forecast()
+            except Exception:  # one forecast must not take the others down with it
+                logger.exception("%s: forecast not saved", driver.group.deployment.name)
 
     async def stop(self) -> None:
         """Stops every driver."""

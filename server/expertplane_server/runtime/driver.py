@@ -9,15 +9,16 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from expertplane_server.core import effects as fx, events as ev
 from expertplane_server.core.errors import ServiceError
-from expertplane_server.runtime.jobs import SolveJob
+from expertplane_server.runtime.forecast_keeper import ForecastKeeper
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
+    from typing import Any
+
+    import numpy as np
 
     from expertplane_server.core.group import Group
     from expertplane_server.core.plan import Decision
@@ -63,10 +64,11 @@ class Driver:
         self._queue: asyncio.Queue[ev.Event] = asyncio.Queue(_MAX_QUEUED)
         self._outboxes: dict[int, Outbox] = {}
         self._tasks: list[asyncio.Task[None]] = []
-        self._solve_task: asyncio.Task[None] | None = None
+        self._jobs: set[asyncio.Task[None]] = set()
         self._is_stopped = False
         self._solve_asked_at_s = 0.0
         self._label = services.metrics.label(group.deployment.name)
+        self._forecast = ForecastKeeper(group.deployment, services, self._label)
 
     def start(self) -> None:
         """Starts the task and its clock."""
@@ -75,7 +77,7 @@ class Driver:
     async def stop(self) -> None:
         """Stops the task. Streams are left to their owners; what is not handled yet is dropped."""
         self._is_stopped = True
-        tasks = [*self._tasks, *([self._solve_task] if self._solve_task else [])]
+        tasks = [*self._tasks, *self._jobs]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -145,7 +147,9 @@ class Driver:
                 self._services.metrics.samples.labels(self._label, fate).inc()
             case fx.Solve():
                 self._solve_asked_at_s = time.perf_counter()
-                self._solve_task = asyncio.create_task(self._solve(effect))
+                self._begin(self._solve(effect))
+            case fx.Learn(samples):
+                self._begin(self._learn(samples))
             case fx.Record(decision):
                 self._record(decision)
             case fx.Announce(plan):
@@ -205,26 +209,41 @@ class Driver:
             case _:
                 raise AssertionError(f"no way to carry out {type(effect).__name__}")
 
+    async def save_forecast(self) -> None:
+        """Writes the forecast to the store, unless it is there already."""
+        await self._forecast.save()
+
+    def _begin(self, job: Coroutine[Any, Any, None]) -> None:
+        """Starts what takes the solver's time; events go on meanwhile.
+
+        Tasks begin in the order in which they are made, so windows stand in line in their order.
+        """
+        task = asyncio.create_task(job)
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
+
+    async def _learn(self, samples: tuple[np.ndarray[Any, Any], ...]) -> None:
+        """Shows the forecast a window that nobody plans for."""
+        try:
+            await self._forecast.learn(samples)
+            await self._forecast.save_if_due()
+        except Exception as error:  # the outermost of its task
+            self._told(error)
+
     async def _solve(self, effect: fx.Solve) -> None:
         """Has a job solved and brings the answer back as an event."""
-        spec = self.group.deployment.spec
         answer: ev.Event
         try:
-            job = SolveJob(
-                # A large window takes longer to copy than the event loop may stand still.
-                samples=await asyncio.to_thread(np.stack, effect.samples),
-                topology=spec.topology,
-                num_expert_groups=spec.num_expert_groups,
-                policy=spec.policy,
-                incumbent=effect.incumbent,
-                keeps_back=True,
-            )
-            solution = await self._services.solver.solve(job)
+            solution = await self._forecast.solve(effect.samples, effect.incumbent)
         except Exception as error:  # whatever it is, the core must hear of it
             answer = ev.SolveFailed(solve=effect.solve, message=self._told(error))
         else:
             answer = ev.Solved(solve=effect.solve, solution=solution)
         await self.submit(answer)
+        try:
+            await self._forecast.save_if_due()
+        except Exception as error:  # the outermost of its task
+            self._told(error)
 
     def _told(self, error: Exception) -> str:
         """Returns what a decision says of an error; one that is no refusal is a defect."""
@@ -248,5 +267,6 @@ class Driver:
                 ("incumbent", decision.balancedness_before),
                 ("candidate", decision.balancedness_after),
             ):
-                metrics.balancedness.labels(self._label, placement).set(value)
+                if value > 0:  # an incumbent that has lost experts has none
+                    metrics.balancedness.labels(self._label, placement).set(value)
         logger.info("%s: %s %s", name, decision.reason, decision.message)

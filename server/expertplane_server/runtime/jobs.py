@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from expertplane_server.core.parameters import (
+    ForecastParameters,
+    MigrationParameters,
+    PlacementRules,
+    TriggerParameters,
+)
 
 
 if TYPE_CHECKING:
@@ -13,22 +20,80 @@ if TYPE_CHECKING:
     from expertplane_server.core.spec import PolicyChoice, TopologySpec
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Begin a forecast anew, whatever the solver process remembers of it.
+
+    Attributes:
+        checkpoint: what to go on from; None begins with nothing.
+    """
+
+    checkpoint: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForecastRef:
+    """The forecast that a job is about.
+
+    Attributes:
+        start: where to begin; None goes on with what the process remembers, which it may not.
+    """
+
+    deployment: str
+    generation: int
+    parameters: ForecastParameters
+    start: Start | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SolveJob:
     """A load to plan for.
 
     Attributes:
         samples: [K, num_layers, num_logical_experts], tokens, any numeric type.
-        incumbent: [num_layers, num_slots] int32, to compare with; None compares with nothing.
-        keeps_back: keep every 4th of 8 or more samples from the solve, to judge it by them.
+        incumbent: [num_layers, num_slots] integers, the placement in force; None starts from none.
+        trigger: what time is worth to whom the plan is for.
+        migration: what moving weights costs.
+        forecast: of the deployment whose window it is: it learns the samples, and the plan is for
+            what it expects then; every 4th of 8 or more samples is kept from it until the plan has
+            been judged by them. None plans for the samples alone.
     """
 
     samples: np.ndarray[Any, Any]
     topology: TopologySpec
     num_expert_groups: int
     policy: PolicyChoice
+    rules: PlacementRules = field(default_factory=PlacementRules)
     incumbent: np.ndarray[Any, Any] | None = None
-    keeps_back: bool = False
+    trigger: TriggerParameters = field(default_factory=TriggerParameters)
+    migration: MigrationParameters = field(default_factory=MigrationParameters)
+    forecast: ForecastRef | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LearnJob:
+    """A window that the forecast is shown and nobody plans for; samples as for a solve."""
+
+    samples: np.ndarray[Any, Any]
+    forecast: ForecastRef
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointJob:
+    """Write a forecast down."""
+
+    forecast: ForecastRef
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyJob:
+    """Say whether a policy takes its parameters, and ranks of unequal capacity if it has to."""
+
+    policy: PolicyChoice
+    has_slow_ranks: bool = False
+
+
+Job = SolveJob | LearnJob | CheckpointJob | PolicyJob
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,19 +105,66 @@ class Ready:
     policies: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForecastStatus:
+    """A forecast after a job.
+
+    Attributes:
+        num_windows: windows that it has seen, checkpoints included.
+        is_drifting: the latest of them departed from what was expected far more than is usual.
+        refusal: why the checkpoint could not be used and the forecast began with nothing; empty
+            when there was no such trouble.
+    """
+
+    num_windows: int
+    is_drifting: bool
+    refusal: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The job is done."""
+    """The load is planned for."""
 
     solution: Solution
+    forecast: ForecastStatus | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """The window is part of the forecast."""
+
+    forecast: ForecastStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The forecast, written down."""
+
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """The process does not remember the forecast; nothing has been done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The policy takes its parameters and the ranks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejection:
-    """The job's input breaks a rule; `field` is the planner's name for the part at fault."""
+    """The job's input breaks a rule.
+
+    Attributes:
+        field: the name in a request of the part at fault.
+        forecast: where the forecast has learned the window all the same.
+    """
 
     field: str
     message: str
+    forecast: ForecastStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,4 +174,5 @@ class Failure:
     message: str
 
 
-Reply = Ready | Answer | Rejection | Failure
+Result = Answer | Learned | Checkpoint | Lacking | Taken
+Reply = Ready | Result | Rejection | Failure

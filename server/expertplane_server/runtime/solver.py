@@ -18,7 +18,16 @@ from expertplane_server.core.errors import (
     UnavailableError,
 )
 from expertplane_server.runtime import solver_entry
-from expertplane_server.runtime.jobs import Answer, Failure, Ready, Rejection
+from expertplane_server.runtime.jobs import (
+    Answer,
+    Failure,
+    Lacking,
+    PolicyJob,
+    Ready,
+    Rejection,
+    SolveJob,
+    Taken,
+)
 
 
 if TYPE_CHECKING:
@@ -26,13 +35,38 @@ if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
 
     from expertplane_server.core.plan import Solution
-    from expertplane_server.runtime.jobs import Reply, SolveJob
+    from expertplane_server.core.spec import PolicyChoice
+    from expertplane_server.runtime.jobs import ForecastStatus, Job, Reply, Result
     from expertplane_server.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
 _START_TIMEOUT_S = 120.0
-_MAX_PENDING = limits.MAX_DEPLOYMENTS + limits.MAX_COMPUTES
+_MAX_POLICY_CHECKS = 8
+_MAX_PENDING = limits.MAX_DEPLOYMENTS + limits.MAX_COMPUTES + _MAX_POLICY_CHECKS
+"""One job of each deployment, and as many of each other kind as there may be at a time."""
+
+
+class RefusedJobError(InvalidArgumentError):
+    """The planner refuses a job.
+
+    Args:
+        message: as of every refusal.
+        field: as of every refusal.
+        reason: as of every refusal.
+        forecast: where the forecast has learned the window all the same.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str = "",
+        reason: str = "",
+        forecast: ForecastStatus | None = None,
+    ) -> None:
+        super().__init__(message, field=field, reason=reason)
+        self.forecast = forecast
 
 
 class SolverProcess:
@@ -49,6 +83,7 @@ class SolverProcess:
         self._solve_timeout_s = solve_timeout_s
         self._metrics = metrics
         self._num_pending = 0
+        self._policy_checks = asyncio.Semaphore(_MAX_POLICY_CHECKS)
         self._is_stopping = False
         self._process: SpawnProcess | None = None
         self._connection: Connection | None = None
@@ -68,11 +103,23 @@ class SolverProcess:
         return ready
 
     async def solve(self, job: SolveJob) -> Solution:
-        """Returns the answer to a job, when its turn has come.
+        """Returns a plan for a load that belongs to no deployment; raises as `run` does."""
+        result = await self.run(job)
+        assert isinstance(result, Answer), f"unexpected result {type(result).__name__}"
+        return result.solution
+
+    async def check_policy(self, policy: PolicyChoice, *, has_slow_ranks: bool) -> None:
+        """Refuses parameters and ranks that a policy does not take; raises as `run` does."""
+        async with self._policy_checks:
+            result = await self.run(PolicyJob(policy, has_slow_ranks))
+        assert isinstance(result, Taken), f"unexpected result {type(result).__name__}"
+
+    async def run(self, job: Job) -> Result:
+        """Returns the result of a job, when its turn has come.
 
         Raises:
             ExhaustedError: too many jobs are waiting.
-            InvalidArgumentError: the job breaks a rule of the planner; the field as it names it.
+            RefusedJobError: the job breaks a rule of the planner; an InvalidArgumentError.
             UnavailableError: the process failed or was lost; it is replaced.
         """
         if self._num_pending >= _MAX_PENDING:
@@ -87,7 +134,7 @@ class SolverProcess:
         future.add_done_callback(lambda _: _call_if_open(loop, self._finish_one))
         # A caller who gives up takes a waiting job out of the queue. One that the process has runs
         # to its end, or the pipe would be out of step.
-        return _unpack(await asyncio.wrap_future(future))
+        return unpack(await asyncio.wrap_future(future))
 
     async def stop(self) -> None:
         """Ends the process at once; jobs that wait are dropped."""
@@ -129,7 +176,7 @@ class SolverProcess:
         logger.info("solver ready on %s, torch %s", reply.device, reply.torch_version)
         return reply
 
-    def _exchange(self, job: SolveJob) -> Reply:
+    def _exchange(self, job: Job) -> Reply:
         """Sends a job and returns the reply; a lost process is a failure, and is replaced."""
         if self._is_stopping:
             return Failure("the service is stopping")
@@ -142,11 +189,12 @@ class SolverProcess:
             reply = Failure(f"the solver was lost or took over {self._solve_timeout_s:g} s")
             self._metrics.solver_restarts.inc()
             logger.error("solver lost; the next solve starts another")
-        self._metrics.solves.labels(type(reply).__name__.lower()).inc()
-        self._metrics.solve_seconds.observe(time.perf_counter() - start_s)
+        if isinstance(job, SolveJob) and not isinstance(reply, Lacking):
+            self._metrics.solves.labels(type(reply).__name__.lower()).inc()
+            self._metrics.solve_seconds.observe(time.perf_counter() - start_s)
         return reply
 
-    def _ask(self, job: SolveJob) -> Reply | None:
+    def _ask(self, job: Job) -> Reply | None:
         """Sends a job and returns the reply, or None when the process is dead, stuck or late."""
         assert self._connection is not None
         assert self._process is not None
@@ -203,14 +251,19 @@ def _call_if_open(loop: asyncio.AbstractEventLoop, function: object) -> None:
         loop.call_soon_threadsafe(function)  # type: ignore[arg-type]
 
 
-def _unpack(reply: Reply) -> Solution:
-    """Returns the solution of a reply, or raises what it says."""
+def unpack(reply: Reply) -> Result:
+    """Returns the result that a reply is.
+
+    Raises:
+        RefusedJobError: it is a refusal.
+        UnavailableError: the process failed or was lost.
+    """
     match reply:
-        case Answer(solution):
-            return solution
         case Rejection():
-            raise InvalidArgumentError(reply.message, field=reply.field)
+            raise RefusedJobError(reply.message, field=reply.field, forecast=reply.forecast)
         case Failure(message):
             raise UnavailableError(f"Expected an answer, got: {message}.", reason="SOLVER_FAILED")
+        case Ready():
+            raise AssertionError("the solver process spoke out of turn")
         case _:
-            raise AssertionError(f"unexpected reply {type(reply).__name__}")
+            return reply

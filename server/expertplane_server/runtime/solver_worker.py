@@ -6,32 +6,46 @@ It alone imports torch, so that neither a long solve nor a broken device can hol
 from __future__ import annotations
 
 import os
-import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
-from expertplane_planner import (
-    ExpertLoad,
-    InvalidInputError,
-    Mode,
-    Placement,
-    Topology,
-    policy_names,
-    solve,
-    warm_up,
+from expertplane_planner import InvalidInputError, get_policy, policy_names, warm_up
+from expertplane_server.core.limits import MAX_FORECAST_BYTES
+from expertplane_server.runtime import planning
+from expertplane_server.runtime.forecast_shelf import ForecastShelf
+from expertplane_server.runtime.jobs import (
+    Answer,
+    Checkpoint,
+    CheckpointJob,
+    Failure,
+    ForecastStatus,
+    Job,
+    Lacking,
+    Learned,
+    LearnJob,
+    PolicyJob,
+    Ready,
+    Rejection,
+    Reply,
+    Result,
+    SolveJob,
+    Taken,
 )
-from expertplane_planner.balance import rank_load, step_report
-from expertplane_server.core import spec as core
-from expertplane_server.core.plan import Balance, Evaluation, Solution
-from expertplane_server.runtime.jobs import Answer, Failure, Ready, Rejection, Reply, SolveJob
 
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-_KEEP_BACK_FROM = 8
-"""Samples below which keeping some back would cost the plan more than the honesty is worth."""
+    from expertplane_planner import Forecast
+
+
+_WIRE_FIELDS = {
+    "policy.params": "policy.parameters",
+    "rules": "engine",
+    "incumbent": "incumbent_phy2log",
+}
 
 
 def main(connection: Connection, device: str, num_threads: int) -> None:
@@ -58,12 +72,13 @@ def main(connection: Connection, device: str, num_threads: int) -> None:
             policies=tuple(policy_names()),
         )
     )
+    worker = Worker(torch_device)
     while True:
         try:
             job = connection.recv()
         except (EOFError, OSError):
             return
-        connection.send(_reply(job, torch_device))
+        connection.send(worker.reply(job))
 
 
 def _pick_device(device: str) -> torch.device:
@@ -73,79 +88,102 @@ def _pick_device(device: str) -> torch.device:
     return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
 
 
-def _reply(job: SolveJob, device: torch.device) -> Reply:
-    """Returns the reply to one job; nothing that a job does ends the process."""
-    try:
-        return Answer(run(job, device))
-    except InvalidInputError as error:
-        return Rejection(field=error.field, message=str(error))
-    except Exception as error:
-        return Failure(f"{type(error).__name__}: {error}")
+class Worker:
+    """Does jobs, one after another, and remembers forecasts between them.
+
+    Args:
+        device: where to plan.
+        max_forecast_bytes: bound of what is remembered.
+    """
+
+    def __init__(
+        self, device: torch.device, *, max_forecast_bytes: int = MAX_FORECAST_BYTES
+    ) -> None:
+        self._device = device
+        self._shelf = ForecastShelf(device, max_bytes=max_forecast_bytes)
+
+    def reply(self, job: Job) -> Reply:
+        """Returns the reply to one job; nothing that a job does ends the process."""
+        try:
+            return self.do(job)
+        except InvalidInputError as error:
+            return _rejection(error)
+        except Exception as error:
+            return Failure(f"{type(error).__name__}: {error}")
+
+    def do(self, job: Job) -> Result | Rejection:
+        """Does one job.
+
+        Raises:
+            InvalidInputError: the job breaks a rule of the planner.
+        """
+        match job:
+            case SolveJob(forecast=None):
+                return Answer(planning.run(job, self._device, None))
+            case SolveJob() | LearnJob():
+                return self._do_window(job)
+            case CheckpointJob(ref):
+                forecast = self._shelf.find(ref)
+                return Lacking() if forecast is None else Checkpoint(forecast.to_bytes())
+            case PolicyJob():
+                _check_policy(job)
+                return Taken()
+
+    def _do_window(self, job: SolveJob | LearnJob) -> Result | Rejection:
+        """Does a job on a window of a deployment."""
+        ref, refusal = job.forecast, ""
+        assert ref is not None
+        if ref.start is None:
+            forecast = self._shelf.find(ref)
+            if forecast is None:
+                return Lacking()
+        else:
+            forecast, refusal = self._shelf.begin(ref, *job.samples.shape[1:])
+        if isinstance(job, LearnJob):
+            planning.learn(forecast, job.samples)
+            return Learned(_status(forecast, refusal))
+        num_known = forecast.num_windows
+        try:
+            solution = planning.run(job, self._device, forecast)
+        except InvalidInputError as error:
+            if forecast.num_windows == num_known:
+                raise
+            # Learned all the same, and worth a checkpoint: all windows of a deployment may end so.
+            return _rejection(error, _status(forecast, refusal))
+        status = _status(forecast, refusal)
+        return Answer(replace(solution, is_drifting=status.is_drifting), status)
 
 
-def run(job: SolveJob, device: torch.device) -> Solution:
-    """Solves one job and measures the answer.
+def _rejection(error: InvalidInputError, forecast: ForecastStatus | None = None) -> Rejection:
+    """Returns the reply to a job that breaks a rule of the planner."""
+    return Rejection(field=wire_field(error.field), message=str(error), forecast=forecast)
+
+
+def _check_policy(job: PolicyJob) -> None:
+    """Checks that a policy takes what a deployment asks of it.
 
     Raises:
-        InvalidInputError: the job breaks a rule of the planner.
+        InvalidInputError: it does not.
     """
-    start_s = time.perf_counter()
-    samples = torch.from_numpy(job.samples.copy())
-    is_kept_back = torch.zeros(len(samples), dtype=torch.bool)
-    if job.keeps_back and len(samples) >= _KEEP_BACK_FROM:
-        is_kept_back[3::4] = True
-    topology = Topology(
-        num_nodes=job.topology.num_nodes,
-        num_ranks=job.topology.num_ranks,
-        num_slots=job.topology.num_slots,
-    )
-    plan = solve(
-        ExpertLoad(samples[~is_kept_back]),
-        topology,
-        num_expert_groups=job.num_expert_groups,
-        mode=Mode(job.policy.mode),
-        policy=job.policy.name,
-        spill=job.policy.spill,
-        seed=job.policy.seed,
-        device=device,
-    )
-    has_kept_back = bool(is_kept_back.any())
-    judged = samples[is_kept_back] if has_kept_back else samples
-    # Without an incumbent the answer is about the load as a whole, as its sender summed it.
-    judged = judged if job.incumbent is not None else judged.sum(dim=0, keepdim=True)
-    maximum, balance = _measure(plan.placement, judged)
-    gain, before, moved_slots = 0.0, None, 0
-    if job.incumbent is not None:
-        phy2log = torch.from_numpy(job.incumbent.astype("int64")).to(plan.placement.phy2log.device)
-        incumbent = Placement(phy2log, plan.placement.num_logical_experts, topology)
-        maximum_before, before = _measure(incumbent, judged)
-        gain = 1.0 - maximum / maximum_before if maximum_before > 0 else 0.0
-        moved_slots = int(plan.placement.moved_slots(incumbent).sum())
-    return Solution(
-        phy2log=plan.placement.phy2log.to("cpu", torch.int32).numpy(),
-        digest=plan.digest,
-        policy=plan.policy,
-        mode=core.Mode(plan.mode),
-        seed=plan.seed,
-        num_logical_experts=plan.placement.num_logical_experts,
-        balance=balance,
-        balance_before=before,
-        gain=gain,
-        moved_slots=moved_slots,
-        evaluation=Evaluation.HELD_OUT if has_kept_back else Evaluation.IN_SAMPLE,
-        solve_s=time.perf_counter() - start_s,
-        spill=plan.spill,
-    )
+    policy = get_policy(job.policy.name, dict(job.policy.parameters))
+    if job.has_slow_ranks and not getattr(policy, "weighs_ranks", False):
+        raise InvalidInputError(
+            "topology.rank_capacities",
+            f"Expected equal capacities for '{policy.name}', which does not weigh ranks, "
+            "got unequal ones.",
+        )
 
 
-def _measure(placement: Placement, samples: torch.Tensor) -> tuple[float, Balance]:
-    """Returns the summed maximum rank load, in tokens, and the balance, sample by sample."""
-    tokens = rank_load(placement, samples)
-    found = step_report(tokens)
-    balance = Balance(
-        balancedness=found.balancedness,
-        mean=found.mean,
-        minimum=found.minimum,
-        per_layer=found.per_layer,
+def wire_field(field: str) -> str:
+    """Returns the name in a request of what the planner calls `field`."""
+    for ours, theirs in _WIRE_FIELDS.items():
+        if field == ours or field.startswith(f"{ours}."):
+            return theirs + field.removeprefix(ours)
+    return field
+
+
+def _status(forecast: Forecast, refusal: str) -> ForecastStatus:
+    """Returns what the service is told of a forecast."""
+    return ForecastStatus(
+        num_windows=forecast.num_windows, is_drifting=forecast.is_drifting, refusal=refusal
     )
-    return float(tokens.amax(dim=-1).sum()), balance

@@ -100,8 +100,17 @@ class Store(Protocol):
         """
         ...
 
-    def plans(self, deployment: str, *, below: int, limit: int) -> list[Plan]:
-        """Returns up to `limit` plans with versions under `below`, newest first."""
+    def plans(
+        self, deployment: str, *, below: int, limit: int, has_transfers: bool = True
+    ) -> list[Plan]:
+        """Returns up to `limit` plans with versions under `below`, newest first.
+
+        Args:
+            deployment: whose plans they are.
+            below: versions from here on are left out.
+            limit: number of plans, at most.
+            has_transfers: whether the plans come with their transfers.
+        """
         ...
 
     def raise_counters(self, deployment: str, *, version: int, epoch: int) -> tuple[int, int]:
@@ -109,6 +118,22 @@ class Store(Protocol):
 
         Returns:
             The head, at least `version`, and the epoch: above `epoch` when either was behind.
+        """
+        ...
+
+    def save_forecast(
+        self, deployment: str, generation: int, checkpoint: bytes, *, now_s: float
+    ) -> None:
+        """Keeps the forecast of a deployment, in place of an earlier one.
+
+        No-op when the deployment is gone or has another generation by now.
+        """
+        ...
+
+    def forecast(self, deployment: str, generation: int) -> bytes | None:
+        """Returns the forecast that was kept last for a generation, if there is one.
+
+        What it contains is the solver's to check.
         """
         ...
 

@@ -8,28 +8,38 @@ from typing import Any
 
 import numpy as np
 
+from expertplane_server.core.parameters import (
+    ForecastParameters,
+    MigrationParameters,
+    PlacementRules,
+    SampleParameters,
+    TriggerParameters,
+)
 from expertplane_server.core.plan import (
     Balance,
     Evaluation,
+    Necessity,
     Plan,
     PlanDraft,
     PlanState,
     Reason,
     Solution,
+    Transfers,
 )
 from expertplane_server.core.spec import (
     DeploymentSpec,
     Mode,
     PolicyChoice,
     RolloutMode,
-    SampleParameters,
     TopologySpec,
-    TriggerParameters,
 )
 
 
 # Logical experts stay below 4096 and masked slots hold -1, so 16 bits hold every entry.
 MAP_DTYPE = np.dtype("<i2")
+# Slots and rounds, the largest entries, stay below 65536.
+_TRANSFER_DTYPE = np.dtype("<u2")
+_TRANSFER_COLUMNS = 6
 
 
 def spec_to_json(spec: DeploymentSpec) -> str:
@@ -38,18 +48,32 @@ def spec_to_json(spec: DeploymentSpec) -> str:
 
 
 def spec_from_json(text: str) -> DeploymentSpec:
-    """Reads what `spec_to_json` wrote, in this release or an earlier one."""
+    """Reads what `spec_to_json` wrote, in this release or an earlier one.
+
+    What an earlier release did not know takes its default.
+    """
     fields = json.loads(text)
     policy = fields.pop("policy")
+    policy["mode"] = Mode(policy["mode"])
+    policy["parameters"] = tuple(map(tuple, policy.get("parameters", ())))
     return DeploymentSpec(
         layer_ids=tuple(fields.pop("layer_ids")),
-        topology=TopologySpec(**fields.pop("topology")),
-        policy=PolicyChoice(**policy | {"mode": Mode(policy["mode"])}),
+        topology=_topology(fields.pop("topology")),
+        policy=PolicyChoice(**policy),
         trigger=TriggerParameters(**fields.pop("trigger")),
         samples=SampleParameters(**fields.pop("samples")),
+        rules=PlacementRules(**fields.pop("rules", {})),
+        forecast=ForecastParameters(**fields.pop("forecast", {})),
+        migration=MigrationParameters(**fields.pop("migration", {})),
         rollout_mode=RolloutMode(fields.pop("rollout_mode")),
         **fields,
     )
+
+
+def _topology(fields: dict[str, Any]) -> TopologySpec:
+    """Reads a topology."""
+    masked, capacities = (fields.pop(name, ()) for name in ("masked_ranks", "rank_capacities"))
+    return TopologySpec(**fields, masked_ranks=tuple(masked), rank_capacities=tuple(capacities))
 
 
 def provenance_to_json(draft: PlanDraft) -> str:
@@ -68,9 +92,36 @@ def provenance_to_json(draft: PlanDraft) -> str:
             "evaluation": solution.evaluation,
             "solve_s": solution.solve_s,
             "spill": solution.spill,
+            "parameters": solution.parameters,
+            "gain_s": solution.gain_s,
+            "cost_s": solution.cost_s,
+            "most_moved_slots": solution.most_moved_slots,
+            "transfers": _transfer_totals(solution.transfers),
+            "is_drifting": solution.is_drifting,
+            "necessity": solution.necessity,
         },
         sort_keys=True,
     )
+
+
+def _transfer_totals(transfers: Transfers | None) -> dict[str, Any] | None:
+    """Returns what is told of a migration beside its table."""
+    if transfers is None:
+        return None
+    return {"total_bytes": transfers.total_bytes, "estimated_s": transfers.estimated_s}
+
+
+def transfers_to_blob(transfers: Transfers | None) -> bytes | None:
+    """Writes the table of a migration."""
+    return None if transfers is None else transfers.table.astype(_TRANSFER_DTYPE).tobytes()
+
+
+def _transfers(totals: dict[str, Any] | None, blob: bytes | None) -> Transfers | None:
+    """Reads a migration."""
+    if totals is None or blob is None:
+        return None
+    table = np.frombuffer(blob, dtype=_TRANSFER_DTYPE).reshape(-1, _TRANSFER_COLUMNS)
+    return Transfers(table=table.astype(np.int32), **totals)
 
 
 def plan_from_row(row: dict[str, Any]) -> Plan:
@@ -79,7 +130,7 @@ def plan_from_row(row: dict[str, Any]) -> Plan:
     shape = (row["num_layers"], row["num_slots"])
     phy2log = np.frombuffer(row["phy2log"], dtype=MAP_DTYPE).reshape(shape).astype(np.int32)
     phy2log.flags.writeable = False
-    before = told["balance_before"]
+    before, necessity = told["balance_before"], told.get("necessity")
     solution = Solution(
         phy2log=phy2log,
         digest=row["digest"],
@@ -93,7 +144,15 @@ def plan_from_row(row: dict[str, Any]) -> Plan:
         moved_slots=told["moved_slots"],
         evaluation=Evaluation(told["evaluation"]),
         solve_s=told["solve_s"],
+        # What an earlier release did not write takes its default.
         spill=told.get("spill", 0),
+        parameters=tuple((name, value) for name, value in told.get("parameters", ())),
+        gain_s=told.get("gain_s", 0.0),
+        cost_s=told.get("cost_s", 0.0),
+        most_moved_slots=told.get("most_moved_slots", 0),
+        transfers=_transfers(told.get("transfers"), row["transfers"]),
+        is_drifting=told.get("is_drifting", False),
+        necessity=Necessity(necessity) if necessity is not None else None,
     )
     draft = PlanDraft(
         deployment=row["deployment"],

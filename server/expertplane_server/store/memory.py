@@ -36,6 +36,7 @@ class MemoryStore:
         self._plans: dict[str, dict[int, Plan]] = {}
         self._heads: dict[str, int] = {}
         self._requests: dict[str, str] = {}
+        self._forecasts: dict[str, tuple[int, bytes]] = {}
 
     @property
     def epoch(self) -> int:
@@ -72,6 +73,7 @@ class MemoryStore:
         check_etag(self._get(name), etag)
         self._heads[name] = self._deployments.pop(name).head
         del self._plans[name]
+        self._forecasts.pop(name, None)
         if request_id:
             self._requests[request_id] = removal_of(name)
         return True
@@ -108,12 +110,14 @@ class MemoryStore:
             raise no_such_plan(deployment, version)
         return plan
 
-    def plans(self, deployment: str, *, below: int, limit: int) -> list[Plan]:
+    def plans(
+        self, deployment: str, *, below: int, limit: int, has_transfers: bool = True
+    ) -> list[Plan]:
         """Returns up to `limit` plans with versions under `below`, newest first."""
         plans = self._plans.get(deployment, {})
-        return [plans[version] for version in sorted(plans, reverse=True) if version < below][
-            :limit
-        ]
+        versions = [version for version in sorted(plans, reverse=True) if version < below]
+        found = [plans[version] for version in versions[:limit]]
+        return found if has_transfers else [_without_transfers(plan) for plan in found]
 
     def raise_counters(self, deployment: str, *, version: int, epoch: int) -> tuple[int, int]:
         """Lifts head and epoch above what a participant has seen."""
@@ -122,6 +126,19 @@ class MemoryStore:
         self._deployments[deployment] = replace(current, head=head)
         self._epoch = raised_epoch(self._epoch, epoch, is_behind=version > current.head)
         return head, self._epoch
+
+    def save_forecast(
+        self, deployment: str, generation: int, checkpoint: bytes, *, now_s: float
+    ) -> None:
+        """Keeps the forecast of a deployment, in place of an earlier one."""
+        current = self._deployments.get(deployment)
+        if current is not None and current.generation == generation:
+            self._forecasts[deployment] = (generation, checkpoint)
+
+    def forecast(self, deployment: str, generation: int) -> bytes | None:
+        """Returns the forecast that was kept last, if there is one."""
+        kept_generation, checkpoint = self._forecasts.get(deployment, (0, None))
+        return checkpoint if kept_generation == generation else None
 
     def close(self) -> None:
         """Does nothing: there is nothing to give back."""
@@ -132,3 +149,9 @@ class MemoryStore:
         if deployment is None:
             raise no_such_deployment(name)
         return deployment
+
+
+def _without_transfers(plan: Plan) -> Plan:
+    """Returns the plan, its migration left out."""
+    solution = replace(plan.draft.solution, transfers=None)
+    return replace(plan, draft=replace(plan.draft, solution=solution))

@@ -17,7 +17,7 @@ from expertplane.wire import digest_phy2log
 from expertplane_server.core.errors import InvalidArgumentError
 from expertplane_server.core.plan import Plan, PlanState
 from expertplane_server.core.spec import Deployment
-from expertplane_server.store import codec
+from expertplane_server.store import codec, schema
 from expertplane_server.store.base import StoreDamagedError, StoreError
 from expertplane_server.store.lock import lock_file
 from expertplane_server.store.refusals import (
@@ -42,41 +42,6 @@ if TYPE_CHECKING:
     from expertplane_server.core.spec import DeploymentSpec
 
 
-SCHEMA_VERSION = 1
-_SCHEMA = """
-CREATE TABLE term (id INTEGER PRIMARY KEY CHECK (id = 1), epoch INTEGER NOT NULL) STRICT;
-INSERT INTO term VALUES (1, 0);
-CREATE TABLE counters (deployment TEXT PRIMARY KEY, head INTEGER NOT NULL) STRICT;
-CREATE TABLE deployments (
-    name TEXT PRIMARY KEY,
-    spec TEXT NOT NULL,
-    etag TEXT NOT NULL,
-    generation INTEGER NOT NULL,
-    committed INTEGER NOT NULL,
-    created_at_s REAL NOT NULL
-) STRICT;
-CREATE TABLE plans (
-    deployment TEXT NOT NULL REFERENCES deployments (name) ON DELETE CASCADE,
-    version INTEGER NOT NULL,
-    epoch INTEGER NOT NULL,
-    generation INTEGER NOT NULL,
-    parent INTEGER NOT NULL,
-    state TEXT NOT NULL,
-    digest TEXT NOT NULL,
-    num_layers INTEGER NOT NULL,
-    num_slots INTEGER NOT NULL,
-    num_logical_experts INTEGER NOT NULL,
-    phy2log BLOB NOT NULL,
-    provenance TEXT NOT NULL,
-    created_at_s REAL NOT NULL,
-    PRIMARY KEY (deployment, version)
-) STRICT;
-CREATE TABLE requests (
-    request_id TEXT PRIMARY KEY,
-    call TEXT NOT NULL,
-    created_at_s REAL NOT NULL
-) STRICT;
-"""
 _REQUESTS_KEPT = 10_000
 
 
@@ -158,7 +123,7 @@ class SqliteStore:
                 (PlanState.SUPERSEDED, draft.deployment),
             )
             connection.execute(
-                "INSERT INTO plans VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO plans VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     draft.deployment,
                     version,
@@ -172,6 +137,7 @@ class SqliteStore:
                     np.ascontiguousarray(solution.phy2log, dtype=codec.MAP_DTYPE).tobytes(),
                     codec.provenance_to_json(draft),
                     now_s,
+                    codec.transfers_to_blob(solution.transfers),
                 ),
             )
             self._set_head(connection, draft.deployment, version)
@@ -204,12 +170,14 @@ class SqliteStore:
             raise no_such_plan(deployment, version)
         return _plan(row)
 
-    def plans(self, deployment: str, *, below: int, limit: int) -> list[Plan]:
+    def plans(
+        self, deployment: str, *, below: int, limit: int, has_transfers: bool = True
+    ) -> list[Plan]:
         """Returns up to `limit` plans with versions under `below`, newest first."""
         with self._transaction() as connection:
             rows = connection.execute(
-                "SELECT * FROM plans WHERE deployment = ? AND version < ? "
-                "ORDER BY version DESC LIMIT ?",
+                f"SELECT {'*' if has_transfers else _PLAN_WITHOUT_TRANSFERS} FROM plans "
+                "WHERE deployment = ? AND version < ? ORDER BY version DESC LIMIT ?",
                 (deployment, below, limit),
             ).fetchall()
         return [_plan(row) for row in rows]
@@ -224,6 +192,26 @@ class SqliteStore:
             connection.execute("UPDATE term SET epoch = ?", (raised,))
         self._epoch = raised
         return head, raised
+
+    def save_forecast(
+        self, deployment: str, generation: int, checkpoint: bytes, *, now_s: float
+    ) -> None:
+        """Keeps the forecast of a deployment, in place of an earlier one."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO forecasts SELECT name, generation, ?, ? FROM deployments "
+                "WHERE name = ? AND generation = ?",
+                (checkpoint, now_s, deployment, generation),
+            )
+
+    def forecast(self, deployment: str, generation: int) -> bytes | None:
+        """Returns the forecast that was kept last, if there is one."""
+        with self._transaction() as connection:
+            row = connection.execute(
+                "SELECT checkpoint FROM forecasts WHERE deployment = ? AND generation = ?",
+                (deployment, generation),
+            ).fetchone()
+        return bytes(row["checkpoint"]) if row is not None else None
 
     def close(self) -> None:
         """Closes the file and gives the lock back."""
@@ -255,24 +243,13 @@ class SqliteStore:
 
         Raises:
             StoreDamagedError: the file fails its check, or a later release wrote it.
+            StoreError: its schema could not be brought up to date.
         """
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
-        verdict = connection.execute("PRAGMA quick_check").fetchone()[0]
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0 and verdict == "ok":
-            connection.executescript(
-                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-            )
-            version = SCHEMA_VERSION
-        if verdict != "ok":
-            raise StoreDamagedError(f"Expected {self._path} to pass its check, got: {verdict}.")
-        if version != SCHEMA_VERSION:
-            raise StoreDamagedError(
-                f"Expected schema version {SCHEMA_VERSION} in {self._path}, got {version}."
-            )
+        schema.prepare(connection, self._path)
 
     def _bump_epoch(self) -> int:
         """Starts a new term, durably."""
@@ -339,6 +316,10 @@ class SqliteStore:
         )
 
 
+_PLAN_WITHOUT_TRANSFERS = (
+    "deployment, version, epoch, generation, parent, state, digest, num_layers, num_slots, "
+    "num_logical_experts, phy2log, provenance, created_at_s, NULL AS transfers"
+)
 _SELECT_DEPLOYMENT = (
     "SELECT name, spec, etag, generation, committed, head "
     "FROM deployments JOIN counters ON counters.deployment = deployments.name"

@@ -40,6 +40,7 @@ class Metrics:
         self._deployments: set[str] = set()
         self._define_requests()
         self._define_deployments()
+        self._define_forecasts()
         self._define_machinery()
 
     def _define_requests(self) -> None:
@@ -109,6 +110,36 @@ class Metrics:
             registry=self.registry,
         )
 
+    def _define_forecasts(self) -> None:
+        """Defines what concerns forecasts."""
+        self.forecast_windows = Gauge(
+            "expertplane_forecast_windows",
+            "Windows that the forecast has seen, those before a restart included.",
+            ["deployment"],
+            registry=self.registry,
+        )
+        self.forecast_drifts = Counter(
+            "expertplane_forecast_drifts_total",
+            "Windows that departed from their forecast far more than usual.",
+            ["deployment"],
+            registry=self.registry,
+        )
+        self.forecast_lost_windows = Counter(
+            "expertplane_forecast_lost_windows_total",
+            "Windows that the forecast was not shown: the solver was behind or lost, or the store "
+            "could not be read.",
+            ["deployment"],
+            registry=self.registry,
+        )
+        self.forecast_checkpoints = Counter(
+            "expertplane_forecast_checkpoints_total",
+            "Checkpoints of forecasts by outcome: saved, restored, refused, failed.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        for outcome in ("saved", "restored", "refused", "failed"):
+            self.forecast_checkpoints.labels(outcome)
+
     def _define_machinery(self) -> None:
         """Defines what concerns loop, solver and store."""
         self.loop_lag_seconds = Histogram(
@@ -119,7 +150,7 @@ class Metrics:
         )
         self.solves = Counter(
             "expertplane_solves_total",
-            "Jobs of the solver process by outcome: answer, rejection, failure.",
+            "Plans asked of the solver process by outcome: answer, rejection, failure.",
             ["outcome"],
             registry=self.registry,
         )
@@ -187,6 +218,8 @@ class Metrics:
             self.decisions.labels(deployment, reason)
         for fate in SampleFate:
             self.samples.labels(deployment, fate)
+        self.forecast_drifts.labels(deployment)
+        self.forecast_lost_windows.labels(deployment)
         return deployment
 
     def forget(self, deployment: str) -> None:
@@ -198,5 +231,12 @@ class Metrics:
             self.decisions.remove(deployment, reason)
         for fate in SampleFate:
             self.samples.remove(deployment, fate)
-        for gauge in (self.participants, self.committed_version, self.balancedness):
-            gauge.remove_by_labels({"deployment": deployment})
+        for metric in (
+            self.participants,
+            self.committed_version,
+            self.balancedness,
+            self.forecast_windows,
+            self.forecast_drifts,
+            self.forecast_lost_windows,
+        ):
+            metric.remove_by_labels({"deployment": deployment})

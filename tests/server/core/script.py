@@ -51,8 +51,9 @@ def line(effect: fx.Effect) -> str:
             return f"{stream} ends: {error.reason}"
         case fx.RaiseCounters(stream, version, epoch):
             return f"raise for {stream}: version {version}, epoch {epoch}"
-        case fx.Solve():
-            return f"solve {effect.solve} of {len(effect.samples)} samples"
+        case fx.Solve() | fx.Learn():
+            verb = f"solve {effect.solve} of" if isinstance(effect, fx.Solve) else "learn"
+            return f"{verb} {len(effect.samples)} samples"
         case fx.StorePlan(draft):
             return f"store on v{draft.parent}"
         case fx.StoreApplied(version):

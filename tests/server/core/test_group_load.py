@@ -50,6 +50,17 @@ def test_physical_counts_of_the_start_placement() -> None:
     assert np.stack(solve.samples).tolist() == [[[40, 30, 20, 10]]]
 
 
+def test_the_start_placement_leaves_masked_ranks_out() -> None:
+    """With rank 0 masked, slots 4 to 7 of rank 1 hold experts 0 to 3 unless somebody tells."""
+    topology = builders.topology(slots_per_rank=4, masked_ranks=(0,))
+    group = builders.group(wanted=builders.spec(topology=topology))
+    group.handle(builders.hello(1, ranks=(1,)), builders.at())
+    counts = builders.report((10, 20, 30, 40), kind=ev.LoadKind.PHYSICAL)
+    (solve,) = [e for e in group.handle(counts, builders.at()) if isinstance(e, fx.Solve)]
+
+    assert np.stack(solve.samples).tolist() == [[[10, 20, 30, 40]]]
+
+
 def test_start_placement_is_learnt_also_after_a_restart() -> None:
     """A planner that restarts with a committed plan still maps counts of version 0 rightly."""
     plan = builders.plan()

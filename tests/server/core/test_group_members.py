@@ -73,6 +73,25 @@ def test_hello_that_does_not_fit(line: str, changes: dict[str, Any]) -> None:
     assert talk.tell(builders.hello(2)) == ["2 < welcome no_plan_yet elected"]
 
 
+@pytest.mark.parametrize(
+    ("start", "is_taken"),
+    [
+        ([0, 1, 2, 3, -1, -1, -1, -1], True),
+        ([0, 1, 2, 3, 0, 1, 2, 3], True),
+        ([0, 1, 2, -1, 3, -1, -1, -1], False),
+        ([0, 1, 2, 2, -1, -1, -1, -1], False),
+        ([0, 1, 2, 3, -2, -1, -1, -1], False),
+    ],
+)
+def test_start_placement_with_a_masked_rank(start: list[int], is_taken: bool) -> None:
+    """Slots of masked ranks may be empty, or hold what they held before; others may not."""
+    topology = builders.topology(slots_per_rank=4, masked_ranks=(1,))
+    talk = Conversation(builders.group(wanted=builders.spec(topology=topology)))
+    talk.tell(builders.hello(1, initial_phy2log=np.array([start])))
+
+    assert len(talk.group.members) == int(is_taken)
+
+
 def test_current_generation_may_be_named() -> None:
     """Generation 0 accepts the current one; naming the current one is as good."""
     talk = Conversation(builders.group())

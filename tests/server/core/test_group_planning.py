@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from expertplane_server.core import effects as fx, events as ev
-from expertplane_server.core.plan import PlanRef, Reason
-from expertplane_server.core.spec import RolloutMode
+from expertplane_server.core.plan import Necessity, PlanRef, Reason
+from expertplane_server.core.spec import PolicyChoice, RolloutMode
 
 from .. import builders
 from .script import Conversation
@@ -143,9 +143,9 @@ def test_solve_failure() -> None:
     assert talk.tell(builders.report(first_step=1))[-1] == "solve 2 of 1 samples"
 
 
-@pytest.mark.parametrize(("min_gain", "gain"), [(0.1, 0.09), (0.0, 0.0), (0.0, -0.1)])
+@pytest.mark.parametrize(("min_gain", "gain"), [(0.1, 0.09), (0.1, 0.1), (0.0, 0.0), (0.0, -0.1)])
 def test_gain_too_small(min_gain: float, gain: float) -> None:
-    """A plan below min_gain, or that gains nothing at all, is not published."""
+    """A plan that does not pass min_gain, or gains nothing at all, is not published."""
     talk = Conversation(builders.group(wanted=builders.spec(min_gain=min_gain)))
     talk.tell(builders.hello(1), builders.report())
 
@@ -153,13 +153,100 @@ def test_gain_too_small(min_gain: float, gain: float) -> None:
     assert lines == ["record SKIPPED_GAIN_TOO_SMALL"]
 
 
-def test_gain_of_exactly_the_threshold() -> None:
-    """A gain of min_gain is enough."""
-    talk = Conversation(builders.group(wanted=builders.spec(min_gain=0.1)))
+def test_migration_too_dear() -> None:
+    """A plan that does not pay for its migration is not published."""
+    talk = Conversation(builders.group())
     talk.tell(builders.hello(1), builders.report())
 
-    lines = talk.tell(ev.Solved(solve=1, solution=builders.solution(gain=0.1)))
-    assert lines == ["store on v0"]
+    solution = builders.solution(gain_s=7.0, cost_s=3.5)
+    assert talk.tell(ev.Solved(solve=1, solution=solution)) == [
+        "record SKIPPED_MIGRATION_TOO_DEAR"
+    ]
+    latest = talk.group.journal.latest
+    assert latest is not None
+    assert latest.message == (
+        "The predicted gain is +25.00% (0.600 to 0.800) for 2 moved slots: 7 s over the "
+        "horizon, not above 2 times the 3.5 s that the migration takes away."
+    )
+
+
+def test_migration_that_pays() -> None:
+    """A plan that gains more than its cost times the safety factor is published, and says so."""
+    talk = Conversation(builders.group(wanted=builders.spec(safety=1.5)))
+    talk.tell(builders.hello(1), builders.report())
+
+    solution = builders.solution(gain_s=7.0, cost_s=4.6)
+    assert talk.tell(ev.Solved(solve=1, solution=solution)) == ["store on v0"]
+    talk.tell(ev.Stored(plan=builders.plan()))
+    latest = talk.group.journal.latest
+    assert latest is not None
+    assert (latest.gain, latest.gain_s, latest.cost_s) == (0.25, 7.0, 4.6)
+    assert latest.message.endswith("for 2 moved slots, 7 s against 4.6 s of migration.")
+
+
+@pytest.mark.parametrize(
+    ("necessity", "why"),
+    [
+        (Necessity.LOST_EXPERTS, "has lost experts"),
+        (Necessity.ENGINE_RULES, "breaks a rule of the engine"),
+        (Necessity.MODE, "breaks the mode"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("budget", "beyond"),
+    [(None, ""), (2, ""), (1, ", up to 2 in a layer, beyond the budget of 1")],
+)
+@pytest.mark.parametrize("mode", list(RolloutMode))
+def test_what_cannot_stay(
+    necessity: Necessity, why: str, budget: int | None, beyond: str, mode: RolloutMode
+) -> None:
+    """Neither gain nor cost nor budget keeps a placement in force that cannot serve."""
+    wanted = builders.spec(policy=PolicyChoice(max_moved_slots=budget), rollout_mode=mode)
+    talk = Conversation(builders.group(wanted=wanted))
+    talk.tell(builders.hello(1), builders.report())
+    solution = builders.solution(
+        gain=-0.5, cost_s=100.0, necessity=necessity, has_incumbent=False, is_drifting=True
+    )
+    lines = talk.tell(ev.Solved(solve=1, solution=solution))
+    if mode is RolloutMode.ADVISORY:
+        assert lines == ["store on v0"]
+        talk.tell(ev.Stored(plan=builders.plan()))
+    latest = talk.group.journal.latest
+
+    assert latest is not None
+    end = "; shadow mode publishes nothing." if mode is RolloutMode.SHADOW else "."
+    assert latest.message == (
+        f"The placement in force {why}. Its successor moves 2 slots{beyond}{end}"
+        " The window departed from its forecast far more than usual."
+    )
+
+
+@pytest.mark.parametrize("gain", [0.25, -0.25])
+def test_drift_is_told(gain: float) -> None:
+    """A decision on a window that departed from its forecast says so, published or not."""
+    talk = Conversation(builders.group())
+    talk.tell(builders.hello(1), builders.report())
+    solution = builders.solution(gain=gain, is_drifting=True)
+    if talk.tell(ev.Solved(solve=1, solution=solution)) == ["store on v0"]:
+        talk.tell(ev.Stored(plan=builders.plan()))
+    latest = talk.group.journal.latest
+
+    assert latest is not None
+    assert latest.message.endswith("The window departed from its forecast far more than usual.")
+
+
+def test_every_window_is_learned_once() -> None:
+    """A skipped window goes to the forecast behind its decision, any other with its solve."""
+    wanted = builders.spec(window_samples=2, min_samples=2, max_window_s=60.0)
+    talk = Conversation(builders.group(wanted=wanted))
+    talk.tell(builders.hello(1), builders.report((1, 2, 3, 4), (4, 3, 2, 1)))
+
+    lines = talk.tell(builders.report((5, 6, 7, 8), (8, 7, 6, 5), first_step=2))
+    assert lines[-2:] == ["record SKIPPED_ROLLOUT_IN_FLIGHT", "learn 2 samples"]
+    assert talk.tell(ev.SolveFailed(solve=1, message="lost")) == ["record FAILED_SOLVE"]
+    talk.tell(builders.report((1, 1, 1, 1), first_step=4))
+    talk.now_s = 60.0
+    assert talk.tell(ev.Tick())[:2] == ["record SKIPPED_FEW_SAMPLES", "learn 1 samples"]
 
 
 def test_shadow() -> None:
@@ -179,7 +266,8 @@ def test_cooldown() -> None:
     talk.tell(builders.applied(plan))
 
     talk.now_s = 59.0
-    assert talk.tell(builders.report(first_step=1))[-1] == "record SKIPPED_COOLDOWN"
+    lines = talk.tell(builders.report(first_step=1))
+    assert lines[-2:] == ["record SKIPPED_COOLDOWN", "learn 1 samples"]
     talk.now_s = 60.0
     assert talk.tell(builders.report(first_step=2))[-1] == "solve 2 of 1 samples"
 
@@ -211,7 +299,7 @@ def test_roll_out_in_flight() -> None:
     talk.publish(plan)
 
     lines = talk.tell(builders.report(first_step=1))
-    assert lines[-1] == "record SKIPPED_ROLLOUT_IN_FLIGHT"
+    assert lines[-2:] == ["record SKIPPED_ROLLOUT_IN_FLIGHT", "learn 1 samples"]
     talk.tell(builders.applied(plan))
     assert talk.tell(builders.report(first_step=2))[-1] == "solve 2 of 1 samples"
 
@@ -221,9 +309,10 @@ def test_solve_in_flight() -> None:
     talk = Conversation(builders.group())
     talk.tell(builders.hello(1), builders.report(first_step=0))
 
-    assert talk.tell(builders.report(first_step=1))[-1] == "record SKIPPED_ROLLOUT_IN_FLIGHT"
+    skipped = ["record SKIPPED_ROLLOUT_IN_FLIGHT", "learn 1 samples"]
+    assert talk.tell(builders.report(first_step=1))[-2:] == skipped
     talk.tell(ev.Solved(solve=1, solution=builders.solution()))
-    assert talk.tell(builders.report(first_step=2))[-1] == "record SKIPPED_ROLLOUT_IN_FLIGHT"
+    assert talk.tell(builders.report(first_step=2))[-2:] == skipped
 
 
 @pytest.mark.parametrize(

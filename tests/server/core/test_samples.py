@@ -162,6 +162,26 @@ def test_whole_physical_sample_is_accepted() -> None:
     assert harness.close() == [(SampleFate.ACCEPTED, [[1, 0, 0, 1]])]
 
 
+@pytest.mark.parametrize("kind", [LoadKind.LOGICAL, LoadKind.PHYSICAL])
+def test_masked_ranks_are_not_waited_for(kind: LoadKind) -> None:
+    """A sample of all ranks that are not masked is whole, and is not scaled."""
+    harness = Harness(topology=builders.topology(slots_per_rank=4, masked_ranks=(1,)))
+    harness.add((1, 2, 3, 4), ranks=(0,), kind=kind)
+
+    assert harness.close(present=frozenset({0})) == [(SampleFate.ACCEPTED, [[1, 2, 3, 4]])]
+
+
+def test_who_answers_for_masked_ranks_only_does_not_make_a_sample_whole() -> None:
+    """Rank 1 is masked, rank 0 is still missing; rank 1 counts once, as any."""
+    topology = builders.topology(slots_per_rank=4, masked_ranks=(1,))
+    harness = Harness(topology=topology, min_coverage=0.1)
+    harness.add((1, 0, 0, 0), ranks=(1,))
+    harness.add((1, 0, 0, 0), ranks=(1,))
+
+    (closed,) = harness.close(now_s=10)
+    assert closed[0] is SampleFate.DROPPED_PARTIAL
+
+
 def test_a_rank_counts_once_whoever_reports_it() -> None:
     """A rank that another participant has taken over cannot stand in for a missing one."""
     harness = Harness(min_coverage=0.5)
@@ -318,6 +338,14 @@ def test_forgotten_runs_are_bounded() -> None:
         harness.close()
 
     assert len(harness.sampler._forgotten_step) == limits.MAX_MEMBERS
+
+
+def test_tokens_of_empty_slots_are_dropped() -> None:
+    """Slots of a masked rank hold nobody, whatever is counted there."""
+    phy2log = np.array([[-1, -1, 0, 1], [1, 0, -1, -1]])
+    counts = np.arange(8).reshape(1, 2, 4)
+
+    assert physical_to_logical(counts, phy2log, 2).tolist() == [[[2, 3], [5, 4]]]
 
 
 @given(st.data())

@@ -6,15 +6,21 @@ from typing import Any
 
 import pytest
 
+from expertplane_planner import BenefitTerms, ForecastParams
 from expertplane_server.core import limits
 from expertplane_server.core.errors import InvalidArgumentError
+from expertplane_server.core.parameters import (
+    ForecastParameters,
+    MigrationParameters,
+    PlacementRules,
+    SampleParameters,
+    TriggerParameters,
+)
 from expertplane_server.core.spec import (
     DeploymentSpec,
     Mode,
     PolicyChoice,
-    SampleParameters,
     TopologySpec,
-    TriggerParameters,
     check_name,
 )
 
@@ -70,11 +76,165 @@ def test_topology_rule(field: str, changes: dict[str, int]) -> None:
     assert refusal.value.field == field
 
 
+def test_masked_ranks_are_left_out() -> None:
+    """Of two nodes of three ranks the first keeps one, of capacity 3, and the second all."""
+    topology = builders.topology(
+        num_nodes=2,
+        ranks_per_node=3,
+        masked_ranks=(0, 2),
+        rank_capacities=(1.0, 3.0, 2.0, 3.0, 3.0, 3.0),
+    )
+
+    assert (topology.num_ranks, topology.num_slots) == (6, 12)
+    assert topology.active_ranks == (1, 3, 4, 5)
+    assert (topology.num_active_ranks, topology.num_active_slots) == (4, 8)
+    assert topology.active_per_node == (1, 3)
+    assert topology.has_equal_capacities
+    assert not builders.topology(rank_capacities=(1.0, 2.0)).has_equal_capacities
+
+
+@pytest.mark.parametrize(
+    ("field", "changes", "message"),
+    [
+        ("masked_ranks", {"masked_ranks": (2,)}, "Expected ranks from 0 to 1, got 2."),
+        ("masked_ranks", {"masked_ranks": (1, 0)}, "Expected ascending ranks, got 0 after 1."),
+        (
+            "masked_ranks",
+            {"masked_ranks": (0, 1)},
+            "Expected a rank that is not masked, got none.",
+        ),
+        (
+            "rank_capacities",
+            {"rank_capacities": (1.0,)},
+            "Expected a capacity for each of 2 ranks, got 1.",
+        ),
+        (
+            "rank_capacities",
+            {"rank_capacities": (1.0, 0.0)},
+            "Expected capacities from 1e-06 to 1e+06, got 0.0.",
+        ),
+        (
+            "rank_capacities",
+            {"rank_capacities": (float("nan"), 1.0)},
+            "Expected capacities from 1e-06 to 1e+06, got nan.",
+        ),
+    ],
+)
+def test_ranks_rule(field: str, changes: dict[str, Any], message: str) -> None:
+    """Masked ranks exist, ascend and leave one; every rank has a capacity, or none has."""
+    with pytest.raises(InvalidArgumentError) as refusal:
+        builders.topology(**changes)
+
+    assert (refusal.value.field, refusal.value.message) == (f"topology.{field}", message)
+
+
+@pytest.mark.parametrize(
+    ("masked_ranks", "field"),
+    [((0,), "topology.masked_ranks"), ((0, 1), "policy.mode"), ((0, 3), None)],
+    ids=["uneven nodes", "one node of two groups", "even nodes"],
+)
+def test_groups_stay_on_the_nodes_that_are_left(
+    masked_ranks: tuple[int, ...], field: str | None
+) -> None:
+    """Three nodes of two ranks and three groups: nodes lose equally many ranks, or all."""
+    wanted: dict[str, Any] = {
+        "num_logical_experts": 6,
+        "num_expert_groups": 2 if masked_ranks == (0, 3) else 3,
+        "policy": PolicyChoice(mode=Mode.HIERARCHICAL),
+        "topology": builders.topology(
+            num_nodes=2 if masked_ranks == (0, 3) else 3,
+            slots_per_rank=6,
+            masked_ranks=masked_ranks,
+        ),
+    }
+    if field is None:
+        assert builders.spec(**wanted).topology.active_per_node == (1, 1)
+        return
+    with pytest.raises(InvalidArgumentError) as refusal:
+        builders.spec(**wanted)
+    assert refusal.value.field == field
+
+
 def test_largest_topology() -> None:
     """4096 ranks of 16 slots are allowed."""
     largest = TopologySpec(num_nodes=512, ranks_per_node=8, slots_per_rank=16)
 
     assert (largest.num_ranks, largest.num_slots) == (4096, 65536)
+
+
+@pytest.mark.parametrize(
+    ("rules", "changes"),
+    [
+        ({"max_replicas": 1}, {}),
+        ({"max_replicas": 2}, {"topology": builders.topology(slots_per_rank=5)}),
+        ({"forbids_duplicates": True}, {"topology": builders.topology(slots_per_rank=5)}),
+        ({"forbids_duplicates": True}, {"num_expert_groups": 2}),
+        (
+            {"forbids_duplicates": True},
+            {
+                "num_expert_groups": 2,
+                "policy": PolicyChoice(mode=Mode.SOFT_HIERARCHICAL, spill=3),
+            },
+        ),
+    ],
+    ids=["1 replica", "2 replicas", "1 node", "by node", "spill"],
+)
+def test_rules_that_no_placement_can_keep(rules: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Rules are refused at once when the experts cannot fill the slots under them."""
+    topology = builders.topology(num_nodes=2, slots_per_rank=3)
+    wanted: dict[str, Any] = {"topology": topology, **changes}
+    with pytest.raises(InvalidArgumentError) as refusal:
+        builders.spec(rules=PlacementRules(**rules), **wanted)
+    (name,) = rules
+    wire_name = {"max_replicas": "max_replicas_per_expert"}.get(name, "forbid_duplicates_on_rank")
+
+    assert refusal.value.field == f"engine.{wire_name}"
+    assert builders.spec(**wanted).rules == PlacementRules()
+
+
+@pytest.mark.parametrize(
+    ("rules", "changes"),
+    [
+        ({"max_replicas": 3}, {}),
+        ({"max_replicas": 2}, {"topology": builders.topology(slots_per_rank=4)}),
+        ({"forbids_duplicates": True}, {}),
+        (
+            {"forbids_duplicates": True},
+            {"num_expert_groups": 2, "policy": PolicyChoice(mode=Mode.GLOBAL)},
+        ),
+        (
+            {"forbids_duplicates": True},
+            {
+                "num_expert_groups": 2,
+                "policy": PolicyChoice(mode=Mode.SOFT_HIERARCHICAL, spill=4),
+            },
+        ),
+        (
+            {"forbids_duplicates": True, "max_replicas": 2},
+            {"topology": builders.topology(num_nodes=2, slots_per_rank=4, masked_ranks=(1, 3))},
+        ),
+    ],
+    ids=["3 replicas", "2 replicas", "1 group", "global", "spill", "masked"],
+)
+def test_rules_that_just_fit(rules: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Rules are accepted as long as there is a way to keep them."""
+    topology = builders.topology(num_nodes=2, slots_per_rank=3)
+    wanted: dict[str, Any] = {"topology": topology, **changes}
+
+    assert builders.spec(rules=PlacementRules(**rules), **wanted).rules == PlacementRules(**rules)
+
+
+def test_defaults_are_the_library_s() -> None:
+    """What goes to the planning library has its defaults there, but for the size of an expert."""
+    terms, trigger, migration = BenefitTerms(), TriggerParameters(), MigrationParameters()
+    for name in ("horizon_s", "moe_time_fraction", "stall_fraction", "safety", "min_gain"):
+        assert getattr(trigger, name) == getattr(terms, name)
+    assert migration.intra_node_bytes_per_s == terms.link_speed.same_node_bytes_per_s
+    assert migration.inter_node_bytes_per_s == terms.link_speed.cross_node_bytes_per_s
+    assert migration.bytes_per_expert == 0
+    library, ours = ForecastParams(), ForecastParameters()
+    assert ours.recent_windows == library.recent_windows
+    assert ours.half_life_windows == library.half_life_windows
 
 
 NAN = float("nan")
@@ -96,6 +256,11 @@ NAN = float("nan")
         ("trigger.min_gain", {"min_gain": -0.1}),
         ("trigger.min_gain", {"min_gain": 1.0}),
         ("trigger.min_gain", {"min_gain": NAN}),
+        ("trigger.horizon_s", {"horizon_s": 0.0}),
+        ("trigger.moe_time_fraction", {"moe_time_fraction": 0.0}),
+        ("trigger.moe_time_fraction", {"moe_time_fraction": 1.1}),
+        ("trigger.stall_fraction", {"stall_fraction": NAN}),
+        ("trigger.safety", {"safety": -1.0}),
     ],
 )
 def test_trigger_rule(field: str, changes: dict[str, Any]) -> None:

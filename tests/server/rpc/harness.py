@@ -179,7 +179,7 @@ class Server:
         add_services(
             self._server,
             self.directory,
-            policies=("deepseek",),
+            policies=("deepseek", "robust"),
             cadence=Cadence(heartbeat_interval_s=5.0, report_interval_s=1.0),
             health=Health(),
             has_reflection=False,

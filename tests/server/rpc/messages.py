@@ -9,10 +9,11 @@ import numpy as np
 from expertplane.v1 import (
     deployment_pb2,
     placement_service_pb2 as placement_pb2,
+    plan_pb2,
     plan_service_pb2 as plans_pb2,
     tensor_pb2,
 )
-from expertplane.wire import encode_tensor
+from expertplane.wire import decode_tensor, encode_tensor
 
 from .. import builders
 
@@ -81,3 +82,8 @@ def compute_plan(**changes: Any) -> plans_pb2.ComputePlanRequest:
 def shaped(shape: list[int], dtype: int = tensor_pb2.D_TYPE_FLOAT64, data: bytes = b"") -> Any:
     """Return a tensor whose parts need not fit together."""
     return tensor_pb2.Tensor(dtype=dtype, shape=shape, data=data)  # type: ignore[arg-type]  # also numbers that are no DType
+
+
+def map_of(plan: plan_pb2.Plan) -> Any:
+    """Return the placement as nested lists."""
+    return decode_tensor(plan.phy2log, max_shape=(256, 65536)).tolist()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from expertplane.v1 import decision_pb2, deployment_pb2, plan_pb2, tensor_pb2
-from expertplane.wire import decode_tensor
+from expertplane.wire import decode_tensor, encode_tensor
 from expertplane_server.core import events as ev
-from expertplane_server.core.errors import ExhaustedError, InvalidArgumentError, UnservedError
+from expertplane_server.core.errors import ExhaustedError, InvalidArgumentError
+from expertplane_server.core.parameters import PlacementRules
 from expertplane_server.core.plan import Evaluation, PlanState, Reason
 from expertplane_server.rpc.convert import plans as convert
 from expertplane_server.rpc.convert.jobs import job_from
@@ -20,7 +22,7 @@ from . import messages
 from .messages import shaped, tensor
 
 
-POLICIES = ("deepseek",)
+POLICIES = ("deepseek", "robust")
 ANY = (99, 99, 99)
 
 
@@ -186,8 +188,88 @@ def test_job_of_a_weight() -> None:
     job = job_from(messages.compute_plan(), POLICIES)
 
     assert job.samples.tolist() == [[[4, 3, 2, 1]]]
-    assert (job.num_expert_groups, job.policy.name, job.topology.num_slots) == (1, "deepseek", 6)
-    assert (job.incumbent, job.keeps_back) == (None, False)
+    assert (job.num_expert_groups, job.policy.name, job.topology.num_slots) == (1, "robust", 6)
+    assert (job.incumbent, job.forecast) == (None, None)
+
+
+def test_job_with_an_incumbent() -> None:
+    """Incumbent, budget, parameters and the engine's rules reach the solver."""
+    incumbent = np.array([[0, 1, 2, 3, 0, 1]], dtype=np.int16)
+    request = messages.compute_plan(
+        incumbent_phy2log=encode_tensor(incumbent),
+        policy=deployment_pb2.PolicySpec(
+            max_moved_slots_per_layer=0, parameters={"z": "2.5", "a": "1"}
+        ),
+        engine=deployment_pb2.EngineProfile(
+            engine=deployment_pb2.ENGINE_VLLM_ASCEND, max_replicas_per_expert=2
+        ),
+    )
+    job = job_from(request, POLICIES)
+
+    assert job.incumbent is not None
+    assert job.incumbent.tolist() == incumbent.tolist()
+    assert job.policy.max_moved_slots == 0
+    assert job.policy.parameters == (("a", "1"), ("z", "2.5"))
+    assert job.rules == PlacementRules(
+        forbids_duplicates=True, forbids_moves_inside_rank=True, max_replicas=2
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "changes"),
+    [
+        (
+            "policy.max_moved_slots_per_layer",
+            {"policy": deployment_pb2.PolicySpec(max_moved_slots_per_layer=0)},
+        ),
+        (
+            "engine.max_replicas_per_expert",
+            {"engine": deployment_pb2.EngineProfile(max_replicas_per_expert=1)},
+        ),
+        (
+            "engine.forbid_duplicates_on_rank",
+            {
+                "engine": deployment_pb2.EngineProfile(forbid_duplicates_on_rank=True),
+                "topology": messages.topology(slots_per_rank=5),
+            },
+        ),
+    ],
+)
+def test_job_that_makes_no_sense(field: str, changes: dict[str, Any]) -> None:
+    """A budget needs an incumbent, and the engine's rules a placement that keeps them."""
+    with pytest.raises(InvalidArgumentError) as refusal:
+        job_from(messages.compute_plan(**changes), POLICIES)
+
+    assert refusal.value.field == field
+
+
+def test_transfers() -> None:
+    """A plan carries its migration from the parent; to participants it goes without."""
+    solution = builders.solution(transfers=builders.transfers())
+    draft = replace(builders.draft(parent=4), solution=solution)
+    plan = replace(builders.plan(version=5), draft=draft)
+    writer = convert.PlanWriter()
+    message = writer.write(plan).transfers
+
+    assert (message.parent_version, message.total_bytes, message.estimated_s) == (
+        4,
+        88_000_000,
+        0.25,
+    )
+    assert [
+        (each.layer, each.logical_expert, each.source_slot, each.target_slot, each.round)
+        for each in message.transfers
+    ] == [(0, 2, 2, 1, 0), (0, 1, 1, 2, 0)]
+    assert {each.link_class for each in message.transfers} == {plan_pb2.LINK_CLASS_SAME_NODE}
+    assert not writer.write(plan, omit_transfers=True).HasField("transfers")
+    assert not writer.write(builders.plan()).HasField("transfers")
+
+
+def test_parameters_of_the_policy() -> None:
+    """What a policy was told is part of the plan."""
+    solution = builders.solution(parameters=(("z", "2.5"),))
+
+    assert convert.solution_to(solution).metadata.policy.parameters == {"z": "2.5"}
 
 
 def test_job_of_samples() -> None:
@@ -212,6 +294,11 @@ def test_job_of_samples() -> None:
         ("samples.data", {"samples": shaped([256, 256, 4096])}),
         ("samples.data", {"samples": tensor([[[2**53 + 1]]], "int64")}),
         ("topology.num_nodes", {"topology": None}),
+        ("incumbent_phy2log.shape", {"incumbent_phy2log": tensor([[0] * 5], "int16")}),
+        ("incumbent_phy2log.shape", {"incumbent_phy2log": tensor([[0] * 6] * 2, "int16")}),
+        ("incumbent_phy2log.shape", {"incumbent_phy2log": tensor([0] * 6, "int16")}),
+        ("incumbent_phy2log.dtype", {"incumbent_phy2log": tensor([[0] * 6], "int64")}),
+        ("incumbent_phy2log.data", {"incumbent_phy2log": shaped([1, 6], 1)}),
         ("policy.name", {"policy": deployment_pb2.PolicySpec(name="magic")}),
         ("policy.mode", {"policy": deployment_pb2.PolicySpec(mode=77)}),  # type: ignore[arg-type]
     ],
@@ -224,24 +311,15 @@ def test_bad_job(field: str, changes: dict[str, Any]) -> None:
     assert refusal.value.field == field
 
 
-@pytest.mark.parametrize(
-    ("field", "changes"),
-    [
-        ("incumbent_phy2log", {"incumbent_phy2log": tensor([[0]], "int16")}),
-        ("topology.masked_ranks", {"topology": messages.topology(masked_ranks=[1])}),
-        ("policy.parameters", {"policy": deployment_pb2.PolicySpec(parameters={"a": "1"})}),
-        (
-            "engine.max_replicas_per_expert",
-            {"engine": deployment_pb2.EngineProfile(max_replicas_per_expert=1)},
-        ),
-    ],
-)
-def test_unserved_job(field: str, changes: dict[str, Any]) -> None:
-    """What a solve would have to ignore is refused by name."""
-    with pytest.raises(UnservedError) as refusal:
-        job_from(messages.compute_plan(**changes), POLICIES)
+def test_a_job_for_lost_and_slow_ranks() -> None:
+    """Masked ranks and capacities are passed on, and what is left has to hold the experts."""
+    topology = messages.topology(slots_per_rank=4, masked_ranks=[1], rank_capacities=[2.0, 1.0])
+    job = job_from(messages.compute_plan(topology=topology), POLICIES)
 
-    assert refusal.value.field == field
+    assert (job.topology.masked_ranks, job.topology.rank_capacities) == ((1,), (2.0, 1.0))
+    with pytest.raises(InvalidArgumentError, match="got 2 slots and 4 experts") as refusal:
+        job_from(messages.compute_plan(topology=messages.topology(masked_ranks=[1])), POLICIES)
+    assert refusal.value.field == "topology"
 
 
 def test_writer_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,5 +330,5 @@ def test_writer_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     for version in (1, 2, 3):
         writer.write(builders.plan(version=version))
 
-    assert [version for _, version, _, _ in writer._kept] == [2, 3]
+    assert [version for _, version, *_ in writer._kept] == [2, 3]
     assert writer._num_bytes == sum(each.ByteSize() for each in writer._kept.values())

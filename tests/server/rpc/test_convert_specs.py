@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,14 +12,19 @@ from hypothesis import given, strategies as st
 
 from expertplane.v1 import deployment_pb2 as pb
 from expertplane_server.core.errors import InvalidArgumentError, ServiceError, UnservedError
+from expertplane_server.core.parameters import (
+    ForecastParameters,
+    MigrationParameters,
+    PlacementRules,
+    SampleParameters,
+    TriggerParameters,
+)
 from expertplane_server.core.spec import (
     DeploymentSpec,
     Mode,
     PolicyChoice,
     RolloutMode,
-    SampleParameters,
     TopologySpec,
-    TriggerParameters,
 )
 from expertplane_server.rpc.convert.specs import spec_from, spec_to
 
@@ -26,7 +32,43 @@ from .. import builders
 from . import messages
 
 
-POLICIES = ("deepseek", "other")
+POLICIES = ("robust", "other")
+
+
+def _rules() -> st.SearchStrategy[PlacementRules]:
+    return st.builds(
+        PlacementRules,
+        forbids_duplicates=st.booleans(),
+        forbids_moves_inside_rank=st.booleans(),
+        max_replicas=st.integers(0, 65536),
+    )
+
+
+@st.composite
+def _triggers(draw: st.DrawFn) -> TriggerParameters:
+    window_samples = draw(st.integers(1, 256))
+    return TriggerParameters(
+        window_samples=window_samples,
+        min_samples=draw(st.integers(1, window_samples)),
+        max_window_s=draw(st.floats(1, 86400)),
+        cooldown_s=draw(st.floats(0, 86400)),
+        min_gain=draw(st.floats(0, 1, exclude_max=True)),
+        horizon_s=draw(st.floats(0, 1e9, exclude_min=True)),
+        moe_time_fraction=draw(st.floats(0, 1, exclude_min=True)),
+        stall_fraction=draw(st.floats(0, 1)),
+        safety=draw(st.floats(0, 1e9)),
+    )
+
+
+def _policy_parameters() -> st.SearchStrategy[tuple[tuple[str, str], ...]]:
+    text = st.text(st.characters(codec="utf-8"), min_size=1, max_size=64)
+    drawn = st.dictionaries(text, text, max_size=4)
+    return drawn.map(lambda parameters: tuple(sorted(parameters.items())))
+
+
+def _capacities(num_ranks: int) -> st.SearchStrategy[tuple[float, ...]]:
+    capacities = st.lists(st.floats(1e-6, 1e6), min_size=num_ranks, max_size=num_ranks)
+    return st.just(()) | capacities.map(tuple)
 
 
 @st.composite
@@ -36,10 +78,13 @@ def specs(draw: st.DrawFn) -> DeploymentSpec:
     groups = num_nodes * draw(st.integers(1, 3))
     experts = groups * draw(st.integers(1, 4))
     ranks_per_node = draw(st.integers(1, 4))
-    fewest = -(-experts // (num_nodes * ranks_per_node))
-    window_samples = draw(st.integers(1, 256))
     mode = draw(st.sampled_from(Mode))
-    return DeploymentSpec(
+    num_ranks = num_nodes * ranks_per_node
+    # Where groups have to divide over the nodes, none is lost.
+    is_free = mode in (Mode.AUTO, Mode.GLOBAL)
+    num_left = draw(st.integers(1, num_ranks)) if is_free else num_ranks
+    fewest = -(-experts // num_left)
+    spec = DeploymentSpec(
         layer_ids=tuple(sorted(draw(st.sets(st.integers(0, 2**32 - 1), min_size=1, max_size=9)))),
         num_logical_experts=experts,
         num_expert_groups=groups,
@@ -47,28 +92,39 @@ def specs(draw: st.DrawFn) -> DeploymentSpec:
             num_nodes=num_nodes,
             ranks_per_node=ranks_per_node,
             slots_per_rank=draw(st.integers(fewest, fewest + 3)),
+            masked_ranks=tuple(range(num_left, num_ranks)),
+            rank_capacities=draw(_capacities(num_ranks)),
         ),
         model_name=draw(st.text(st.characters(codec="utf-8"), max_size=20)),
-        engine=draw(st.sampled_from(["", "vllm", "sglang", "tensorrt_llm"])),
         policy=PolicyChoice(
             name=draw(st.sampled_from(POLICIES)),
             mode=mode,
             seed=draw(st.integers(0, 2**63 - 1)),
             spill=draw(st.integers(0, 99 * (mode is Mode.SOFT_HIERARCHICAL))),
+            parameters=draw(_policy_parameters()),
+            max_moved_slots=draw(st.none() | st.integers(0, 65536)),
         ),
-        trigger=TriggerParameters(
-            window_samples=window_samples,
-            min_samples=draw(st.integers(1, window_samples)),
-            max_window_s=draw(st.floats(1, 86400)),
-            cooldown_s=draw(st.floats(0, 86400)),
-            min_gain=draw(st.floats(0, 1, exclude_max=True)),
+        forecast=ForecastParameters(
+            recent_windows=draw(st.integers(1, 16)),
+            half_life_windows=draw(st.floats(1, 10**6)),
         ),
+        migration=MigrationParameters(
+            bytes_per_expert=draw(st.integers(0, 2**40)),
+            intra_node_bytes_per_s=draw(st.floats(1, 1e18)),
+            inter_node_bytes_per_s=draw(st.floats(1, 1e18)),
+        ),
+        trigger=draw(_triggers()),
         samples=SampleParameters(
             deadline_s=draw(st.floats(0.1, 3600)),
             min_coverage=draw(st.floats(0, 1, exclude_min=True)),
         ),
         rollout_mode=draw(st.sampled_from(RolloutMode)),
     )
+    engine = draw(st.sampled_from(["", "vllm", "sglang", "tensorrt_llm", "vllm_ascend"]))
+    try:
+        return replace(spec, engine=engine, rules=draw(_rules()))
+    except InvalidArgumentError:
+        return spec  # no placement could keep these rules
 
 
 @given(specs())
@@ -83,9 +139,26 @@ def test_defaults() -> None:
 
     assert read.num_expert_groups == 1
     assert (read.engine, read.rollout_mode) == ("", RolloutMode.ADVISORY)
-    assert read.policy == PolicyChoice(name="deepseek", mode=Mode.AUTO, seed=0, spill=0)
+    assert read.policy == PolicyChoice(
+        name="robust", mode=Mode.AUTO, seed=0, spill=0, parameters=(), max_moved_slots=None
+    )
     assert read.trigger == TriggerParameters(
-        window_samples=16, max_window_s=600, min_samples=1, cooldown_s=0, min_gain=0.01
+        window_samples=16,
+        max_window_s=600,
+        min_samples=1,
+        cooldown_s=0,
+        min_gain=0.01,
+        horizon_s=300,
+        moe_time_fraction=0.5,
+        stall_fraction=0.1,
+        safety=2,
+    )
+    assert read.forecast == ForecastParameters(recent_windows=1, half_life_windows=100)
+    assert read.migration == MigrationParameters(
+        bytes_per_expert=0, intra_node_bytes_per_s=450e9, inter_node_bytes_per_s=50e9
+    )
+    assert read.rules == PlacementRules(
+        forbids_duplicates=False, forbids_moves_inside_rank=False, max_replicas=0
     )
     assert read.samples == SampleParameters(deadline_s=10, min_coverage=0.75)
 
@@ -115,6 +188,40 @@ def test_defaults() -> None:
             "spec.policy.max_foreign_replicas",
             {"policy": pb.PolicySpec(mode=pb.MODE_SOFT_HIERARCHICAL, max_foreign_replicas=2**20)},
         ),
+        (
+            "spec.policy.max_moved_slots_per_layer",
+            {"policy": pb.PolicySpec(max_moved_slots_per_layer=65537)},
+        ),
+        (
+            "spec.policy.parameters",
+            {"policy": pb.PolicySpec(parameters={str(number): "1" for number in range(33)})},
+        ),
+        ("spec.policy.parameters", {"policy": pb.PolicySpec(parameters={"": "1"})}),
+        ("spec.policy.parameters", {"policy": pb.PolicySpec(parameters={"a" * 65: "1"})}),
+        ("spec.policy.parameters.z", {"policy": pb.PolicySpec(parameters={"z": "1" * 257})}),
+        (
+            "spec.engine.max_replicas_per_expert",
+            {"engine": pb.EngineProfile(max_replicas_per_expert=65537)},
+        ),
+        ("spec.trigger.horizon_s", {"trigger": pb.TriggerParameters(horizon_s=-1)}),
+        ("spec.trigger.horizon_s", {"trigger": pb.TriggerParameters(horizon_s=float("inf"))}),
+        ("spec.trigger.moe_time_fraction", {"trigger": pb.TriggerParameters(moe_time_fraction=2)}),
+        ("spec.trigger.stall_fraction", {"trigger": pb.TriggerParameters(stall_fraction=-0.1)}),
+        ("spec.trigger.safety", {"trigger": pb.TriggerParameters(safety=float("nan"))}),
+        ("spec.forecast.recent_windows", {"forecast": pb.ForecastParameters(recent_windows=0)}),
+        ("spec.forecast.recent_windows", {"forecast": pb.ForecastParameters(recent_windows=17)}),
+        (
+            "spec.forecast.half_life_windows",
+            {"forecast": pb.ForecastParameters(half_life_windows=float("nan"))},
+        ),
+        (
+            "spec.migration.bytes_per_expert",
+            {"migration": pb.MigrationParameters(bytes_per_expert=2**40 + 1)},
+        ),
+        (
+            "spec.migration.inter_node_bytes_per_s",
+            {"migration": pb.MigrationParameters(inter_node_bytes_per_s=0)},
+        ),
         ("spec.rollout.mode", {"rollout": pb.RolloutParameters(mode=-1)}),  # type: ignore[arg-type]
         ("spec.trigger.window_samples", {"trigger": pb.TriggerParameters(window_samples=0)}),
         (
@@ -130,6 +237,9 @@ def test_defaults() -> None:
         ("spec.trigger.min_gain", {"trigger": pb.TriggerParameters(min_gain=1)}),
         ("spec.samples.deadline_s", {"samples": pb.SampleParameters(deadline_s=float("nan"))}),
         ("spec.samples.min_coverage", {"samples": pb.SampleParameters(min_coverage=0)}),
+        ("spec.topology.masked_ranks", {"topology": messages.topology(masked_ranks=[2])}),
+        ("spec.topology.masked_ranks", {"topology": messages.topology(masked_ranks=[0] * 4097)}),
+        ("spec.topology.rank_capacities", {"topology": messages.topology(rank_capacities=[1.0])}),
     ],
 )
 def test_refused(field: str, changes: dict[str, Any]) -> None:
@@ -142,30 +252,10 @@ def test_refused(field: str, changes: dict[str, Any]) -> None:
 
 
 UNSERVED: dict[str, Any] = {
-    "spec.topology.masked_ranks": {"topology": messages.topology(masked_ranks=[0])},
-    "spec.topology.rank_capacities": {"topology": messages.topology(rank_capacities=[1.0, 2.0])},
-    "spec.engine.engine": {"engine": pb.EngineProfile(engine=pb.ENGINE_VLLM_ASCEND)},
-    "spec.engine.forbid_duplicates_on_rank": {
-        "engine": pb.EngineProfile(forbid_duplicates_on_rank=True)
-    },
-    "spec.engine.forbid_moves_inside_rank": {
-        "engine": pb.EngineProfile(forbid_moves_inside_rank=True)
-    },
-    "spec.engine.max_replicas_per_expert": {"engine": pb.EngineProfile(max_replicas_per_expert=2)},
-    "spec.policy.parameters": {"policy": pb.PolicySpec(parameters={"starts": "8"})},
-    "spec.policy.max_moved_slots_per_layer": {
-        "policy": pb.PolicySpec(max_moved_slots_per_layer=0)
-    },
-    "spec.forecast": {"forecast": pb.ForecastParameters()},
-    "spec.trigger.horizon_s": {"trigger": pb.TriggerParameters(horizon_s=1)},
-    "spec.trigger.moe_time_fraction": {"trigger": pb.TriggerParameters(moe_time_fraction=1)},
-    "spec.trigger.stall_fraction": {"trigger": pb.TriggerParameters(stall_fraction=0)},
-    "spec.trigger.safety": {"trigger": pb.TriggerParameters(safety=1)},
     "spec.rollout.mode": {"rollout": pb.RolloutParameters(mode=pb.ROLLOUT_MODE_COORDINATED)},
     "spec.rollout.stage_deadline_s": {"rollout": pb.RolloutParameters(stage_deadline_s=1)},
     "spec.rollout.regression_tolerance": {"rollout": pb.RolloutParameters(regression_tolerance=0)},
     "spec.rollout.hold_down_s": {"rollout": pb.RolloutParameters(hold_down_s=1)},
-    "spec.migration": {"migration": pb.MigrationParameters(bytes_per_expert=1)},
 }
 
 
@@ -181,12 +271,56 @@ def test_unserved(field: str) -> None:
 def test_every_field_is_served_or_refused() -> None:
     """No field of a spec is passed over in silence: what is not read back is refused."""
     # Zero and empty are left out on the wire, so that every field gets another value.
-    policy = PolicyChoice(mode=Mode.SOFT_HIERARCHICAL, seed=1, spill=1)
-    served = _paths(spec_to(builders.spec(engine="vllm", model_name="m", policy=policy)), "spec.")
+    policy = PolicyChoice(
+        mode=Mode.SOFT_HIERARCHICAL,
+        seed=1,
+        spill=1,
+        parameters=(("z", "1"),),
+        max_moved_slots=1,
+    )
+    wanted = builders.spec(
+        topology=builders.topology(
+            slots_per_rank=4, masked_ranks=(1,), rank_capacities=(1.0, 2.0)
+        ),
+        engine="vllm",
+        model_name="m",
+        policy=policy,
+        rules=PlacementRules(
+            forbids_duplicates=True, forbids_moves_inside_rank=True, max_replicas=1
+        ),
+        migration=MigrationParameters(bytes_per_expert=1),
+    )
+    served = _paths(spec_to(wanted), "spec.")
     known = served | set(UNSERVED)
 
     fields = _field_paths(pb.DeploymentSpec.DESCRIPTOR, "spec.")
     assert not {f for f in fields if not any(f == k or f.startswith(k + ".") for k in known)}
+
+
+def test_rules_that_no_placement_can_keep() -> None:
+    """A deployment whose every window would fail is refused under the field at fault."""
+    engine, topology = (
+        pb.EngineProfile(max_replicas_per_expert=1),
+        messages.topology(slots_per_rank=3),
+    )
+    with pytest.raises(InvalidArgumentError) as refusal:
+        spec_from(messages.spec(engine=engine, topology=topology), POLICIES)
+
+    assert refusal.value.field == "spec.engine.max_replicas_per_expert"
+
+
+def test_rules_of_an_engine() -> None:
+    """vLLM-Ascend brings rules of its own, which are not told as the operator's."""
+    plain, ascend = (
+        spec_from(messages.spec(engine=pb.EngineProfile(engine=engine)), POLICIES)
+        for engine in (pb.ENGINE_VLLM, pb.ENGINE_VLLM_ASCEND)
+    )
+
+    assert plain.engine_rules == PlacementRules()
+    assert ascend.engine_rules == PlacementRules(
+        forbids_duplicates=True, forbids_moves_inside_rank=True
+    )
+    assert not spec_to(ascend).engine.forbid_duplicates_on_rank
 
 
 @given(raw=st.binary(max_size=200))

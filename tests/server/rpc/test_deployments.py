@@ -37,7 +37,7 @@ async def test_created(server: Server) -> None:
 
     assert (created.name, created.generation) == (builders.NAME, 1)
     assert created.etag
-    assert created.spec.policy.name == "deepseek"
+    assert created.spec.policy.name == "robust"
     assert created.status.epoch == 1
     assert await server.get() == created
 
@@ -111,12 +111,23 @@ async def test_bad_creation(server: Server, case: str) -> None:
     assert server.state() == (1, [], {})
 
 
+async def test_slow_ranks_are_the_solvers_to_judge(server: Server) -> None:
+    """Whether a policy weighs ranks is asked before a deployment with unequal ones is created."""
+    topology = messages.topology(rank_capacities=[1.0, 0.5])
+    deepseek = deployment_pb2.PolicySpec(name="deepseek")
+    refusal = await server.refusal(CREATE, creation(topology=topology, policy=deepseek))
+
+    assert refusal.fields == ["spec.topology.rank_capacities"]
+    assert server.state() == (1, [], {})
+
+
 async def test_unserved_field(server: Server) -> None:
     """What this release would ignore is UNIMPLEMENTED and names the field."""
-    refusal = await server.refusal(CREATE, creation(topology=messages.topology(masked_ranks=[1])))
+    rollout = deployment_pb2.RolloutParameters(hold_down_s=1)
+    refusal = await server.refusal(CREATE, creation(rollout=rollout))
 
     assert refusal.code is grpc.StatusCode.UNIMPLEMENTED
-    assert refusal.fields == ["spec.topology.masked_ranks"]
+    assert refusal.fields == ["spec.rollout.hold_down_s"]
     assert server.state() == (1, [], {})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -11,7 +12,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from expertplane.v1 import placement_service_pb2 as placement_pb2
+from expertplane.v1 import deployment_pb2, placement_service_pb2 as placement_pb2, plan_pb2
 
 from .. import builders
 from . import messages
@@ -43,7 +44,10 @@ QUICK = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 _WORDS = st.sampled_from(
-    ["", "a", builders.NAME, "no/such", "deepseek", "r-1", "7", builders.incarnation(1), "\u00e4"]
+    [
+        *("", "a", builders.NAME, "no/such", "deepseek", "robust", "r-1", "7"),
+        *("risk", "max_swaps", builders.incarnation(1), "\u00e4"),
+    ]
 )
 _NUMBERS = st.sampled_from([0, 1, 2, 3, 4, 255, 4097, 2**31 - 1])
 _SCALARS: dict[int, st.SearchStrategy[Any]] = {
@@ -169,6 +173,67 @@ def test_any_message(runner: Runner, method: Any, data: st.DataObject) -> None:
     path, descriptor = method
 
     _judge(runner, path, data.draw(wire(descriptor)).SerializeToString())
+
+
+@st.composite
+def _sensible_jobs(draw: st.DrawFn) -> Any:
+    """Draw a ComputePlan request that gets as far as the solver, and often to a plan."""
+    num_nodes, slots_per_rank = draw(st.sampled_from([(1, 2), (1, 3), (2, 1), (2, 2)]))
+    num_slots = num_nodes * 2 * slots_per_rank
+    counts = draw(st.lists(st.integers(0, 9), min_size=8, max_size=8))
+    others = st.lists(st.integers(0, 3), min_size=num_slots - 4, max_size=num_slots - 4)
+    experts = draw(st.permutations([0, 1, 2, 3, *draw(others)]))
+    mode = draw(st.integers(0, 4))
+    budget = draw(st.none() | st.integers(0, 5))
+    return messages.compute_plan(
+        samples=messages.tensor([[counts[:4]], [counts[4:]]], "int32"),
+        topology=messages.topology(num_nodes=num_nodes, slots_per_rank=slots_per_rank),
+        num_expert_groups=draw(st.sampled_from([1, 2, 4])),
+        policy=deployment_pb2.PolicySpec(
+            name=draw(st.sampled_from(["", "robust", "deepseek"])),
+            mode=mode,  # type: ignore[arg-type]  # a number as it comes from the wire
+            max_foreign_replicas=draw(st.integers(0, 2)) if mode == 4 else 0,
+            parameters=draw(st.dictionaries(st.just("risk"), st.sampled_from(["0.5", "7", "x"]))),
+            max_moved_slots_per_layer=budget,
+        ),
+        engine=deployment_pb2.EngineProfile(
+            engine=draw(st.sampled_from([0, 1, 4])),  # type: ignore[arg-type]
+            forbid_duplicates_on_rank=draw(st.booleans()),
+            forbid_moves_inside_rank=draw(st.booleans()),
+            max_replicas_per_expert=draw(st.integers(0, 4)),
+        ),
+        incumbent_phy2log=draw(st.none() | st.just(messages.tensor([experts], "int16"))),
+    )
+
+
+@QUICK
+@given(request=_sensible_jobs())
+def test_any_sensible_job(runner: Runner, request: Any) -> None:
+    """A job that the solver must look at is planned for within its budget, or refused."""
+
+    async def compute() -> Any:
+        return (await runner.server.call("PlanService/ComputePlan", request)).plan
+
+    try:
+        plan = runner.run(compute())
+    except grpc.aio.AioRpcError as error:
+        refusal = Refusal.of(error)
+        assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT, refusal
+        assert refusal.fields, refusal
+        return
+    has_incumbent = request.HasField("incumbent_phy2log")
+    assert plan.HasField("transfers") == has_incumbent
+    if has_incumbent and request.policy.HasField("max_moved_slots_per_layer"):
+        # What breaks a rule of the engine, or the mode, is put right whatever the budget.
+        is_bound = request.engine == deployment_pb2.EngineProfile()
+        is_bound &= plan.metadata.policy.mode == deployment_pb2.MODE_GLOBAL
+        moved = Counter(
+            each.layer
+            for each in plan.transfers.transfers
+            if each.link_class != plan_pb2.LINK_CLASS_SAME_RANK
+        )
+        budget = request.policy.max_moved_slots_per_layer
+        assert max(moved.values(), default=0) <= budget or not is_bound
 
 
 async def _converse(server: Server, send: Callable[[Stream], Coroutine[Any, Any, None]]) -> None:

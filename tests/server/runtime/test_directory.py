@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -148,6 +149,21 @@ async def test_creation_that_broke_off(bench: Bench, directory: Directory) -> No
     await create(directory, request_id="r-1")
 
     assert directory.find(builders.NAME) is not None
+
+
+async def test_forecast_that_cannot_be_saved(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever one deployment's save trips over, the others are saved."""
+    await create(directory, "a/a")
+    await create(directory, "b/b")
+    saved = AsyncMock()
+    monkeypatch.setattr(directory.get("a/a"), "save_forecast", AsyncMock(side_effect=KeyError))
+    monkeypatch.setattr(directory.get("b/b"), "save_forecast", saved)
+    await directory.save_forecasts()
+
+    saved.assert_awaited_once_with()
+    assert "a/a: forecast not saved" in caplog.text
 
 
 async def test_raised_epoch_reaches_every_deployment(directory: Directory) -> None:

@@ -12,6 +12,7 @@ from expertplane_server.core import effects as fx, events as ev
 from expertplane_server.core.errors import UnavailableError
 from expertplane_server.core.plan import PlanState
 from expertplane_server.runtime.driver import _MAX_QUEUED
+from expertplane_server.runtime.jobs import LearnJob, SolveJob
 from expertplane_server.runtime.outbox import Outbox
 
 from .. import builders
@@ -180,6 +181,41 @@ async def test_messages_to_all(bench: Bench) -> None:
     assert driver.close_all() == boxes
     assert driver.close_all() == []
     assert [await box.take() for box in boxes] == [fx.Drain(1.0)] * 2
+
+
+async def test_window_without_a_solve(bench: Bench) -> None:
+    """A window that is skipped is learned, and what was learned is saved on demand."""
+    bench.solver.may_answer.clear()
+    bench.solver.answer = builders.solution()
+    async with bench.running() as driven:
+        await driven.hear(1)
+        await driven.ask(builders.report(), 1)
+        await bench.solver.asked.wait()
+        await driven.ask(builders.report(first_step=1), 1)
+        bench.solver.may_answer.set()
+        await driven.hear(1)
+        # The keeper's turn comes behind the windows that wait for it.
+        await driven.driver.save_forecast()
+
+    assert [type(job) for job in bench.solver.jobs][:2] == [SolveJob, LearnJob]
+    skipped = "SKIPPED_ROLLOUT_IN_FLIGHT"
+    assert bench.count("decisions_total", deployment=builders.NAME, reason=skipped) == 1
+
+
+async def test_windows_of_one_report(bench: Bench) -> None:
+    """Windows that close together are learned in the order of their steps, all of them."""
+    async with bench.running() as driven:
+        await driven.hear(1)
+        counts = [(float(number), 2.0, 3.0, 4.0) for number in range(1, 21)]
+        await driven.ask(builders.report(*counts), 1)
+        await bench.solver.asked.wait()
+        # The keeper's turn comes behind the windows that wait for it.
+        await driven.driver.save_forecast()
+
+    jobs = [job for job in bench.solver.jobs if isinstance(job, SolveJob | LearnJob)]
+    assert [job.samples[0, 0, 0] for job in jobs] == list(range(1, 21))
+    assert bench.count("forecast_windows", deployment=builders.NAME) == 20
+    assert not bench.count("forecast_lost_windows_total", deployment=builders.NAME)
 
 
 async def test_solver_with_a_defect(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

@@ -20,10 +20,19 @@ from expertplane_server.core.errors import (
     InvalidArgumentError,
     UnavailableError,
 )
+from expertplane_server.core.parameters import ForecastParameters
 from expertplane_server.core.plan import Evaluation
 from expertplane_server.core.spec import PolicyChoice
-from expertplane_server.runtime.jobs import SolveJob
-from expertplane_server.runtime.solver import _MAX_PENDING, SolverProcess
+from expertplane_server.runtime.jobs import (
+    Answer,
+    Checkpoint,
+    CheckpointJob,
+    ForecastRef,
+    Lacking,
+    SolveJob,
+    Start,
+)
+from expertplane_server.runtime.solver import _MAX_PENDING, _MAX_POLICY_CHECKS, SolverProcess
 from expertplane_server.telemetry.metrics import Metrics
 
 from .. import builders
@@ -89,11 +98,11 @@ async def test_solves_and_refuses(solver: SolverProcess) -> None:
 
 
 async def test_compared_with_the_incumbent(solver: SolverProcess) -> None:
-    """The gain is measured against the incumbent: 1 - 5 / 7 when the ranks bore 7 and 3."""
+    """A load without a deployment is judged by itself; the ranks bore 7 and 3 before."""
     incumbent = np.array([[0, 1, 2, 3]], dtype=np.int32)
     solution = await solver.solve(job(topology=builders.topology(), incumbent=incumbent))
 
-    assert solution.gain == pytest.approx(1 - 5 / 7)
+    assert solution.gain > 0
     assert solution.balance_before is not None
     assert solution.balance_before.balancedness == pytest.approx(5 / 7)
     assert solution.balance.balancedness == 1.0
@@ -101,20 +110,32 @@ async def test_compared_with_the_incumbent(solver: SolverProcess) -> None:
     assert solution.evaluation is Evaluation.IN_SAMPLE
 
 
-async def test_judged_on_samples_that_were_kept_back(solver: SolverProcess) -> None:
-    """Of 8 samples every 4th is kept from the solve, and the plan is judged by those alone."""
-    seen, kept_back = (4.0, 3.0, 2.0, 1.0), (0.0, 0.0, 5.0, 5.0)
-    samples = [seen, seen, seen, kept_back] * 2
-    incumbent = np.array([[0, 1, 2, 3]], dtype=np.int32)
-    solution = await solver.solve(
-        job(*samples, topology=builders.topology(), incumbent=incumbent, keeps_back=True)
-    )
+async def test_lost_and_slow_ranks(solver: SolverProcess) -> None:
+    """Rank 1 of three is lost since the placement in force, and rank 2 is half as fast.
 
-    assert solution.evaluation is Evaluation.HELD_OUT
-    # The incumbent has experts 2 and 3 on one rank, the plan has not.
+    Its slots are empty in the plan, and rank 2 has no more than half of what rank 0 has.
+    """
+    topology = builders.topology(
+        ranks_per_node=3, slots_per_rank=3, masked_ranks=(1,), rank_capacities=(1.0, 1.0, 0.5)
+    )
+    incumbent = np.array([[0, 1, 2, 3, 0, 1, 2, 3, 0]])
+    wanted = job((8.0, 8.0, 4.0, 4.0), topology=topology, incumbent=incumbent)
+    solution = await solver.solve(wanted)
+
+    (row,) = solution.phy2log.tolist()
+    assert row[3:6] == [-1, -1, -1]
+    assert set(row) == {-1, 0, 1, 2, 3}
     assert solution.balance_before is not None
-    assert solution.balance_before.balancedness == pytest.approx(0.5)
-    assert solution.gain == pytest.approx(0.5)
+
+
+async def test_capacities_for_a_policy_that_does_not_weigh_ranks(solver: SolverProcess) -> None:
+    """They are refused when a deployment is created, not at its first solve."""
+    await solver.check_policy(PolicyChoice(name="robust"), has_slow_ranks=True)
+    await solver.check_policy(PolicyChoice(name="balanced"), has_slow_ranks=False)
+
+    with pytest.raises(InvalidArgumentError, match="does not weigh ranks") as refusal:
+        await solver.check_policy(PolicyChoice(name="balanced"), has_slow_ranks=True)
+    assert refusal.value.field == "topology.rank_capacities"
 
 
 async def test_killed(solver: SolverProcess) -> None:
@@ -128,6 +149,29 @@ async def test_killed(solver: SolverProcess) -> None:
     assert (await solver.solve(job())).phy2log.shape == (1, 6)
     assert pid_of(solver) != pid
     assert count(solver, "failure") == 1
+
+
+async def test_killed_with_a_forecast(solver: SolverProcess) -> None:
+    """What a process remembered goes with it; from a checkpoint its successor makes the plan."""
+    known = ForecastRef(deployment="a/b", generation=1, parameters=ForecastParameters())
+    window = job((4.0, 3.0, 2.0, 1.0), (1.0, 2.0, 3.0, 9.0))
+    first = await solver.run(replace(window, forecast=replace(known, start=Start(None))))
+    written = await solver.run(CheckpointJob(known))
+    before = await solver.run(replace(window, forecast=known))
+    assert isinstance(first, Answer)
+    assert isinstance(written, Checkpoint)
+    assert isinstance(before, Answer)
+    os.kill(pid_of(solver), signal.SIGKILL)
+    with pytest.raises(UnavailableError):
+        await solver.run(replace(window, forecast=known))
+
+    assert isinstance(await solver.run(replace(window, forecast=known)), Lacking)
+    resumed = replace(known, start=Start(written.content))
+    after = await solver.run(replace(window, forecast=resumed))
+    assert isinstance(after, Answer)
+    assert after.solution.digest == before.solution.digest
+    assert after.forecast == before.forecast
+    assert (count(solver, "answer"), count(solver, "failure")) == (3, 1)
 
 
 async def test_killed_under_way(solver: SolverProcess) -> None:
@@ -203,7 +247,7 @@ async def test_a_job_that_nobody_waits_for_leaves_the_queue(solver: SolverProces
 
 
 async def test_queue_is_bounded(solver: SolverProcess) -> None:
-    """Sixteen jobs may be in flight; when they are done, there is room again."""
+    """So many jobs may be in flight; when they are done, there is room again."""
     pid = pid_of(solver)
     os.kill(pid, signal.SIGSTOP)
     jobs = [asyncio.create_task(solver.solve(job())) for _ in range(_MAX_PENDING)]
@@ -215,6 +259,20 @@ async def test_queue_is_bounded(solver: SolverProcess) -> None:
     os.kill(pid, signal.SIGCONT)
     await asyncio.gather(*jobs)
     await solver.solve(job())
+
+
+async def test_policy_checks_leave_room(solver: SolverProcess) -> None:
+    """However many deployments are created at once, their checks take no job's place."""
+    os.kill(pid_of(solver), signal.SIGSTOP)
+    checks = [
+        asyncio.create_task(solver.check_policy(PolicyChoice(), has_slow_ranks=False))
+        for _ in range(3 * _MAX_POLICY_CHECKS)
+    ]
+    await asyncio.sleep(0)
+
+    assert solver._num_pending == _MAX_POLICY_CHECKS
+    os.kill(pid_of(solver), signal.SIGCONT)
+    await asyncio.gather(*checks)
 
 
 async def test_job_that_is_given_up(solver: SolverProcess) -> None:

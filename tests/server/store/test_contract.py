@@ -9,6 +9,11 @@ import numpy as np
 import pytest
 
 from expertplane_server.core.errors import AlreadyExistsError, ConflictError, NotFoundError
+from expertplane_server.core.parameters import (
+    ForecastParameters,
+    MigrationParameters,
+    PlacementRules,
+)
 from expertplane_server.core.plan import PlanState
 from expertplane_server.core.spec import Mode, PolicyChoice, RolloutMode
 
@@ -81,7 +86,18 @@ def test_spec_comes_back(store: Store) -> None:
         num_expert_groups=2,
         model_name="d\u00e9epseek",
         engine="vllm",
-        policy=PolicyChoice(name="deepseek", mode=Mode.GLOBAL, seed=2**63 - 1),
+        rules=PlacementRules(
+            forbids_duplicates=True, forbids_moves_inside_rank=True, max_replicas=3
+        ),
+        policy=PolicyChoice(
+            name="deepseek",
+            mode=Mode.GLOBAL,
+            seed=2**63 - 1,
+            parameters=(("a", "1"), ("b", '"x"')),
+            max_moved_slots=0,
+        ),
+        forecast=ForecastParameters(recent_windows=2, half_life_windows=3.5),
+        migration=MigrationParameters(bytes_per_expert=44_000_000, intra_node_bytes_per_s=1e9),
         rollout_mode=RolloutMode.SHADOW,
         window_samples=7,
         min_gain=0.123,

@@ -90,6 +90,11 @@ class StoreMachine(RuleBasedStateMachine):
         """Raise the counters."""
         self.both(lambda store: store.raise_counters(name, version=version, epoch=epoch))
 
+    @rule(name=NAMES, generation=st.integers(1, 2), checkpoint=st.binary(max_size=4))
+    def save_forecast(self, name: str, generation: int, checkpoint: bytes) -> None:
+        """Save a forecast, perhaps of another generation."""
+        self.both(lambda store: store.save_forecast(name, generation, checkpoint, now_s=0.0))
+
     @rule()
     def reopen(self) -> None:
         """Restart the owner; memory can only pretend."""
@@ -103,6 +108,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.both(lambda store: store.epoch)
         self.both(lambda store: store.deployments())
         for name in ("a/a", "b/b"):
+            self.both(lambda store, name=name: store.forecast(name, 1))  # type: ignore[misc]  # bound in the loop
             self.both(
                 lambda store, name=name: [  # type: ignore[misc]  # bound in the loop
                     (plan.version, plan.epoch, plan.state, plan.digest)

@@ -189,17 +189,28 @@ def test_cut_off(path: Path) -> None:
         SqliteStore(path)
 
 
-@pytest.mark.parametrize("version", [2, -1])
+@pytest.mark.parametrize("version", [3, -1])
 def test_schema_of_another_release(path: Path, version: int) -> None:
     """A file that another release wrote is refused and not touched."""
     fill(path)
     execute(path, f"PRAGMA user_version = {version}")
 
-    with pytest.raises(StoreDamagedError, match=f"schema version 1 in .*, got {version}"):
+    with pytest.raises(StoreDamagedError, match=f"schema version 2 or .*, got {version}"):
         SqliteStore(path)
-    execute(path, "PRAGMA user_version = 1")
+    execute(path, "PRAGMA user_version = 2")
     with opened(path) as store:
         assert store.epoch == 2
+
+
+def test_forecast_is_durable(path: Path) -> None:
+    """A checkpoint of many megabytes is there after a restart."""
+    checkpoint = os.urandom(3_000_000)
+    fill(path)
+    with opened(path) as store:
+        store.save_forecast(builders.NAME, 1, checkpoint, now_s=0.0)
+
+    with opened(path) as store:
+        assert store.forecast(builders.NAME, 1) == checkpoint
 
 
 def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
@@ -221,11 +232,15 @@ def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
         "UPDATE plans SET provenance = '{}'",
         "UPDATE plans SET provenance = '7'",
         "UPDATE plans SET state = 'lost'",
+        "UPDATE plans SET transfers = x'00'",
     ],
 )
 def test_damaged_plan(path: Path, statement: str) -> None:
     """A plan that does not match its digest, or cannot be read at all, is never handed out."""
-    fill(path)
+    with opened(path) as store:
+        store.create_deployment(builders.NAME, builders.spec(), request_id="", now_s=0.0)
+        draft = builders.draft(transfers=builders.transfers())
+        store.publish(draft, epoch=store.epoch, now_s=0.0)
     execute(path, statement)
 
     with opened(path) as store:
@@ -249,6 +264,8 @@ def test_spec_of_an_earlier_release(path: Path) -> None:
     """A spec from before a field existed has the field's default."""
     fill(path)
     execute(path, "UPDATE deployments SET spec = json_remove(spec, '$.policy.spill')")
+    for name in ("masked_ranks", "rank_capacities"):
+        execute(path, f"UPDATE deployments SET spec = json_remove(spec, '$.topology.{name}')")
 
     with opened(path) as store:
         (deployment,) = store.deployments()

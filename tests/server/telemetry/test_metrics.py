@@ -48,6 +48,7 @@ def test_forgotten() -> None:
     metrics.participants.labels("a/0").set(3)
     metrics.committed_version.labels("a/0").set(3)
     metrics.balancedness.labels("a/0", "candidate").set(0.5)
+    metrics.forecast_windows.labels("a/0").set(3)
     metrics.forget("a/0")
 
     assert '"a/0"' not in exposed(metrics)

@@ -242,7 +242,7 @@ class ResponseWriter:
 
     def _plan(self, plan: Plan) -> plan_pb2.Plan:
         """Writes a plan without its derived maps: ten times the bytes, to every rank."""
-        return self._plans.write(plan, omit_derived_maps=True)
+        return self._plans.write(plan, omit_derived_maps=True, omit_transfers=True)
 
 
 def problem_to(error: ServiceError) -> problem_pb2.Problem:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,9 @@ from expertplane_server.rpc.convert.specs import policy_to, spec_to
 
 if TYPE_CHECKING:
     from expertplane_server.core.group import Group
-    from expertplane_server.core.plan import Balance, Plan, Solution
+    from expertplane_server.core.plan import Balance, Plan, Solution, Transfers
+
+    _Key = tuple[str, int, PlanState, bool, bool]
 
 STATES = {
     PlanState.COMMITTED: plan_pb2.PLAN_STATE_COMMITTED,
@@ -32,6 +35,13 @@ REASONS: dict[Reason, Any] = {
 EVALUATIONS = {
     Evaluation.HELD_OUT: decision_pb2.EVALUATION_HELD_OUT,
     Evaluation.IN_SAMPLE: decision_pb2.EVALUATION_IN_SAMPLE,
+    Evaluation.PREDICTIVE: decision_pb2.EVALUATION_PREDICTIVE,
+}
+_LINK_CLASSES = {
+    1: plan_pb2.LINK_CLASS_SAME_RANK,
+    2: plan_pb2.LINK_CLASS_SAME_NODE,
+    3: plan_pb2.LINK_CLASS_CROSS_NODE,
+    4: plan_pb2.LINK_CLASS_STORAGE,
 }
 _MAX_KEPT = 64
 _MAX_KEPT_BYTES = 64 * 1024 * 1024
@@ -43,25 +53,36 @@ class PlanWriter:
     """Writes stored plans, and keeps the latest messages: one plan goes to a thousand readers."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, int, PlanState, bool], plan_pb2.Plan] = OrderedDict()
+        self._kept: OrderedDict[_Key, plan_pb2.Plan] = OrderedDict()
         self._num_bytes = 0
         # Large plans are written in threads.
         self._lock = threading.Lock()
 
-    def write(self, plan: Plan, *, omit_derived_maps: bool = False) -> plan_pb2.Plan:
+    def write(
+        self, plan: Plan, *, omit_derived_maps: bool = False, omit_transfers: bool = False
+    ) -> plan_pb2.Plan:
         """Returns the message of a stored plan; the caller must not change it.
 
         Raises:
             ExhaustedError: the derived maps would be too large to send.
         """
-        key = (plan.draft.deployment, plan.version, plan.state, omit_derived_maps)
+        key = (
+            plan.draft.deployment,
+            plan.version,
+            plan.state,
+            omit_derived_maps,
+            omit_transfers,
+        )
         message = self._kept.get(key)
         if message is None:
-            message = _with_maps(metadata_to(plan), plan.draft.solution, omit_derived_maps)
+            solution = plan.draft.solution
+            if omit_transfers:
+                solution = replace(solution, transfers=None)
+            message = _with_maps(metadata_to(plan), solution, omit_derived_maps)
             self._keep(key, message)
         return message
 
-    def _keep(self, key: tuple[str, int, PlanState, bool], message: plan_pb2.Plan) -> None:
+    def _keep(self, key: _Key, message: plan_pb2.Plan) -> None:
         """Keeps a message, within bounds."""
         with self._lock:
             if key in self._kept:
@@ -111,6 +132,8 @@ def decision_to(decision: Decision) -> decision_pb2.Decision:
         balancedness_before=decision.balancedness_before,
         balancedness_after=decision.balancedness_after,
         predicted_gain=decision.gain,
+        predicted_gain_s=decision.gain_s,
+        migration_cost_s=decision.cost_s,
         moved_slots=decision.moved_slots,
         solve_s=decision.solve_s,
     )
@@ -148,6 +171,7 @@ def _solution_metadata(solution: Solution) -> plan_pb2.PlanMetadata:
         mode=solution.mode,
         seed=solution.seed,
         spill=solution.spill,
+        parameters=solution.parameters,
     )
     return plan_pb2.PlanMetadata(
         digest=solution.digest,
@@ -164,9 +188,13 @@ def _solution_metadata(solution: Solution) -> plan_pb2.PlanMetadata:
 def _with_maps(
     metadata: plan_pb2.PlanMetadata, solution: Solution, omit_derived_maps: bool
 ) -> plan_pb2.Plan:
-    """Adds the maps; the derived ones are made here, so that they cannot disagree."""
+    """Adds maps and transfers; derived maps are made here, so that they cannot disagree."""
     phy2log = solution.phy2log.astype(np.int16 if solution.phy2log.max() < 2**15 else np.int32)
-    message = plan_pb2.Plan(metadata=metadata, phy2log=encode_tensor(phy2log))
+    message = plan_pb2.Plan(
+        metadata=metadata,
+        phy2log=encode_tensor(phy2log),
+        transfers=_transfers_to(solution.transfers, metadata.parent_version),
+    )
     if omit_derived_maps:
         return message
     experts = solution.num_logical_experts
@@ -181,6 +209,30 @@ def _with_maps(
     message.logcnt.CopyFrom(encode_tensor(logcnt))
     message.log2phy.CopyFrom(encode_tensor(derive_log2phy(solution.phy2log, experts)))
     return message
+
+
+def _transfers_to(
+    transfers: Transfers | None, parent_version: int
+) -> plan_pb2.TransferSchedule | None:
+    """Writes a migration."""
+    if transfers is None:
+        return None
+    return plan_pb2.TransferSchedule(
+        parent_version=parent_version,
+        transfers=[
+            plan_pb2.Transfer(
+                layer=layer,
+                logical_expert=expert,
+                source_slot=source,
+                target_slot=target,
+                round=turn,
+                link_class=_LINK_CLASSES[link],
+            )
+            for layer, expert, source, target, turn, link in transfers.table.tolist()
+        ],
+        total_bytes=transfers.total_bytes,
+        estimated_s=transfers.estimated_s,
+    )
 
 
 def _balance_to(balance: Balance) -> plan_pb2.BalanceReport:

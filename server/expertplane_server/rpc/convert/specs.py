@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from expertplane.v1 import deployment_pb2 as pb
 from expertplane_server.core import limits
 from expertplane_server.core.errors import InvalidArgumentError, UnservedError
+from expertplane_server.core.parameters import (
+    ForecastParameters,
+    MigrationParameters,
+    PlacementRules,
+    SampleParameters,
+    TriggerParameters,
+)
 from expertplane_server.core.spec import (
+    VLLM_ASCEND,
     DeploymentSpec,
     Mode,
     PolicyChoice,
     RolloutMode,
-    SampleParameters,
     TopologySpec,
-    TriggerParameters,
 )
 from expertplane_server.rpc.convert.fields import enum_member, finite, refuse_unserved
 
@@ -46,32 +53,19 @@ _ROLLOUTS_OUT = {
     RolloutMode.SHADOW: pb.ROLLOUT_MODE_SHADOW,
     RolloutMode.ADVISORY: pb.ROLLOUT_MODE_ADVISORY,
 }
-# vLLM-Ascend's rules bind the solver, which this release cannot yet be bound by.
 _ENGINES = {
     pb.ENGINE_UNSPECIFIED: "",
     pb.ENGINE_VLLM: "vllm",
     pb.ENGINE_SGLANG: "sglang",
     pb.ENGINE_TENSORRT_LLM: "tensorrt_llm",
+    pb.ENGINE_VLLM_ASCEND: VLLM_ASCEND,
 }
 _ENGINES_OUT = {name: number for number, name in _ENGINES.items()}
 
-_UNSERVED_TOPOLOGY = ("masked_ranks", "rank_capacities")
-_UNSERVED_ENGINE = (
-    "forbid_duplicates_on_rank",
-    "forbid_moves_inside_rank",
-    "max_replicas_per_expert",
-)
-_UNSERVED_POLICY = ("parameters", "max_moved_slots_per_layer")
 _UNSERVED_SPEC = (
-    "forecast",
-    "trigger.horizon_s",
-    "trigger.moe_time_fraction",
-    "trigger.stall_fraction",
-    "trigger.safety",
     "rollout.stage_deadline_s",
     "rollout.regression_tolerance",
     "rollout.hold_down_s",
-    "migration",
 )
 
 
@@ -80,13 +74,20 @@ def topology_from(message: pb.Topology, at: str = "topology") -> TopologySpec:
 
     Raises:
         InvalidArgumentError: it breaks a rule.
-        UnservedError: it masks ranks or weights them.
     """
-    refuse_unserved(message, _UNSERVED_TOPOLOGY, f"{at}.")
+    for name in ("masked_ranks", "rank_capacities"):
+        num_entries = len(getattr(message, name))
+        if num_entries > limits.MAX_RANKS:
+            raise InvalidArgumentError(
+                f"Expected at most {limits.MAX_RANKS} entries, got {num_entries}.",
+                field=f"{at}.{name}",
+            )
     return TopologySpec(
         num_nodes=message.num_nodes,
         ranks_per_node=message.ranks_per_node,
         slots_per_rank=message.slots_per_rank,
+        masked_ranks=tuple(message.masked_ranks),
+        rank_capacities=tuple(message.rank_capacities),
     )
 
 
@@ -94,10 +95,8 @@ def policy_from(message: pb.PolicySpec, policies: Collection[str]) -> PolicyChoi
     """Reads a policy.
 
     Raises:
-        InvalidArgumentError: there is no policy of this name.
-        UnservedError: it sets what this release does not serve.
+        InvalidArgumentError: there is no policy of this name, or a number leaves its range.
     """
-    refuse_unserved(message, _UNSERVED_POLICY, "policy.")
     name = message.name or PolicyChoice().name
     if name not in policies:
         raise InvalidArgumentError(
@@ -110,22 +109,31 @@ def policy_from(message: pb.PolicySpec, policies: Collection[str]) -> PolicyChoi
             f"Expected a seed below 2^63, got {message.seed}.", field="policy.seed"
         )
     mode = enum_member(message.mode, pb.Mode, MODES, "policy.mode")
+    has_budget = message.HasField("max_moved_slots_per_layer")
     return PolicyChoice(
         name=name,
         mode=mode,
         seed=message.seed,
         spill=message.max_foreign_replicas,
+        parameters=tuple(sorted(message.parameters.items())),
+        max_moved_slots=message.max_moved_slots_per_layer if has_budget else None,
     )
 
 
-def engine_from(message: pb.EngineProfile) -> str:
-    """Reads an engine profile: the engine's name, empty when none is given.
+def engine_from(message: pb.EngineProfile) -> tuple[str, PlacementRules]:
+    """Reads an engine profile: the engine's name, empty when none is given, and its rules.
 
     Raises:
-        UnservedError: it demands constraints that this release does not enforce.
+        InvalidArgumentError: there is no such engine, or a number leaves its range.
     """
-    refuse_unserved(message, _UNSERVED_ENGINE, "engine.")
-    return enum_member(message.engine, pb.Engine, _ENGINES, "engine.engine")
+    return (
+        enum_member(message.engine, pb.Engine, _ENGINES, "engine.engine"),
+        PlacementRules(
+            forbids_duplicates=message.forbid_duplicates_on_rank,
+            forbids_moves_inside_rank=message.forbid_moves_inside_rank,
+            max_replicas=message.max_replicas_per_expert,
+        ),
+    )
 
 
 def spec_from(message: pb.DeploymentSpec, policies: Collection[str]) -> DeploymentSpec:
@@ -142,14 +150,18 @@ def spec_from(message: pb.DeploymentSpec, policies: Collection[str]) -> Deployme
             field="spec.layer_ids",
         )
     try:
+        engine, rules = engine_from(message.engine)
         return DeploymentSpec(
             model_name=message.model_name,
             layer_ids=tuple(message.layer_ids),
             num_logical_experts=message.num_logical_experts,
             num_expert_groups=message.num_expert_groups or 1,
             topology=topology_from(message.topology),
-            engine=engine_from(message.engine),
+            engine=engine,
+            rules=rules,
             policy=policy_from(message.policy, policies),
+            forecast=ForecastParameters(**_present(message.forecast)),
+            migration=MigrationParameters(**_present(message.migration)),
             trigger=TriggerParameters(**_present(message.trigger)),
             samples=SampleParameters(**_present(message.samples)),
             rollout_mode=enum_member(
@@ -164,7 +176,7 @@ def spec_from(message: pb.DeploymentSpec, policies: Collection[str]) -> Deployme
 
 def spec_to(spec: DeploymentSpec) -> pb.DeploymentSpec:
     """Writes a spec with its defaults spelt out."""
-    trigger, samples = spec.trigger, spec.samples
+    trigger, samples, rules = spec.trigger, spec.samples, spec.rules
     return pb.DeploymentSpec(
         model_name=spec.model_name,
         layer_ids=spec.layer_ids,
@@ -174,16 +186,20 @@ def spec_to(spec: DeploymentSpec) -> pb.DeploymentSpec:
             num_nodes=spec.topology.num_nodes,
             ranks_per_node=spec.topology.ranks_per_node,
             slots_per_rank=spec.topology.slots_per_rank,
+            masked_ranks=spec.topology.masked_ranks,
+            rank_capacities=spec.topology.rank_capacities,
         ),
-        engine=pb.EngineProfile(engine=_ENGINES_OUT[spec.engine]),
+        engine=pb.EngineProfile(
+            engine=_ENGINES_OUT[spec.engine],
+            forbid_duplicates_on_rank=rules.forbids_duplicates,
+            forbid_moves_inside_rank=rules.forbids_moves_inside_rank,
+            max_replicas_per_expert=rules.max_replicas,
+        ),
         policy=policy_to(spec.policy),
-        trigger=pb.TriggerParameters(
-            window_samples=trigger.window_samples,
-            max_window_s=trigger.max_window_s,
-            min_samples=trigger.min_samples,
-            cooldown_s=trigger.cooldown_s,
-            min_gain=trigger.min_gain,
-        ),
+        # These three have the names of the wire, field by field.
+        forecast=pb.ForecastParameters(**asdict(spec.forecast)),
+        migration=pb.MigrationParameters(**asdict(spec.migration)),
+        trigger=pb.TriggerParameters(**asdict(trigger)),
         samples=pb.SampleParameters(
             deadline_s=samples.deadline_s, min_coverage=samples.min_coverage
         ),
@@ -198,13 +214,20 @@ def policy_to(policy: PolicyChoice) -> pb.PolicySpec:
         mode=MODES_OUT[policy.mode],
         seed=policy.seed,
         max_foreign_replicas=policy.spill,
+        parameters=dict(policy.parameters),
+        max_moved_slots_per_layer=policy.max_moved_slots,
     )
 
 
 def _present(message: Message) -> dict[str, Any]:
     """Returns the scalar fields that the sender set, by name, numbers checked to be finite."""
     name = message.DESCRIPTOR.name
-    at = {"TriggerParameters": "trigger", "SampleParameters": "samples"}[name]
+    at = {
+        "TriggerParameters": "trigger",
+        "SampleParameters": "samples",
+        "ForecastParameters": "forecast",
+        "MigrationParameters": "migration",
+    }[name]
     return {
         field.name: finite(value, f"{at}.{field.name}") if isinstance(value, float) else value
         for field, value in message.ListFields()
