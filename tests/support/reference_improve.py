@@ -99,7 +99,8 @@ class Layer:
             least = max(
                 best * effort, bounds.tolerance * mean_load, bounds.price * mean_load * cost
             )
-            if cost > bounds.max_moved - self.moved(row) or self._adds_too_many(row, move, bounds):
+            room = max(0, bounds.max_moved - self.moved(row))
+            if cost > room or self._adds_too_many(row, move, bounds):
                 continue
             if len(move) == 1 and not self._is_less(
                 self._left_to_others(row, *move), peak - least

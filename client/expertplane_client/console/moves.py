@@ -119,12 +119,12 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--incumbent",
         type=FILE,
-        help="Placement in force: the plan moves as little as it can from there.",
+        help="Placement in force: the plan starts there and moves what pays.",
     ),
     click.option(
         "--move-budget",
         type=click.IntRange(min=0, max=65536),
-        help="Slots of each layer whose rank may have to fetch an expert, at most.",
+        help="Slots of each layer that may get another expert, at most; no limit by default.",
     ),
     click.option(
         "--parameter",

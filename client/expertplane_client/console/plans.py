@@ -246,6 +246,10 @@ def _print_summary(
     if solved.benefit is not None:
         table.add_row("predicted gain", "", f"{solved.benefit['gain']:+.2%}")
         table.add_row("migration, s", "", f"{solved.benefit['migration_s']:.3f}")
+        table.add_row("worth while", "", "yes" if solved.benefit["is_worthwhile"] else "no")
+        if solved.benefit["necessity"] is not None:
+            cause = str(solved.benefit["necessity"]).replace("_", " ")
+            table.add_row("cannot stay because of", "", cause)
     print_table(table)
     click.echo(
         f"{recording.num_layers} layers x {recording.num_logical_experts} experts -> "

@@ -23,7 +23,6 @@ from expertplane_client.console import (
 )
 from expertplane_planner.errors import PlannerError
 
-from .defaults import DEFAULT_POLICY
 from .progress import progress
 from .sweep_views import sweep_documents, sweep_table
 
@@ -49,7 +48,10 @@ if TYPE_CHECKING:
     help="Redundant slots per layer to try, all ranks, such as 0,32,64.",
 )
 @click.option(
-    "--policy", default=DEFAULT_POLICY, show_default=True, help="Algorithm that makes the plans."
+    "--policy",
+    default="balanced",  # what is swept is scored on the load that it was planned for
+    show_default=True,
+    help="Algorithm that makes the plans.",
 )
 @click.option(
     "--bytes-per-expert",

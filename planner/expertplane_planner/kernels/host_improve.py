@@ -41,7 +41,8 @@ def improve_by_risk(
     the largest gain per moved slot (half a slot where none is added); the gain is how far the
     worst of all ranks that change comes to lie below the peak. Ties go to swaps, then to the first
     in order of ranks and slots. No step brings a rank an expert that it holds, and the peak never
-    rises. The search ends when no step gains enough or fits into the bounds.
+    rises. The search ends when no step gains enough or fits into the bounds; a step that adds no
+    moved slot always fits.
 
     Args:
         mean: [L, E], expected share of each expert.

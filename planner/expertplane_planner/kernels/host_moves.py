@@ -53,7 +53,7 @@ def improve_layers(
                 heavy,
                 bounds.tolerance * mean_load,
                 bounds.price * mean_load,
-                bounds.max_moved - num_moved,
+                max(bounds.max_moved - num_moved, 0),  # what adds no move is always allowed
                 bounds.max_count,
             )
             slots, experts = search.slots[layer, step], search.experts[layer, step]

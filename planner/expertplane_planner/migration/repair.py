@@ -38,10 +38,11 @@ def repair(
     `rules.max_replicas_per_expert` and, where the rules forbid duplicates, those of further
     replicas on a rank, the highest first in each case. Experts without any slot get one first,
     heaviest expert first: a free one, else that of a replica with the fewest tokens among experts
-    that have several. What is still free goes to the expert with most tokens per replica, again
-    and again. An expert goes to a rank that lacks it if there is one, of those to the one with the
-    least load, and only to its home; ties go to the lowest index. A placement that keeps the rules
-    comes back as it is.
+    that have several. What is still free goes to one expert after the other, each the heaviest of
+    those that the least loaded rank with free slots can take without more than its part, if the
+    lightest fill what it has free besides; the lightest of all if none can. An expert goes to a
+    rank that lacks it if there is one, of those to the one with the least load, and only to its
+    home; ties go to the lowest index. A placement that keeps the rules comes back as it is.
 
     Args:
         phy2log: [L, P] int64, -1 in slots that hold nothing.
@@ -106,10 +107,9 @@ class _Layer:
             self._put(expert, self._best(slots, expert))
 
     def fill_free(self) -> None:
-        """Give what is still free to the experts that have most tokens per replica."""
+        """Give what is still free to the experts that suit the ranks where it is."""
         while self._free:
-            share = self._tokens / self._count
-            order = [e for e in np.argsort(-share, kind="stable") if self._count[e] < self._most]
+            order = self._by_fit()
             # First without a second replica on a rank; where every rank has all, with one.
             ways = (self._lacking,) if self._forbids_duplicates else (self._lacking, self._open_of)
             for slots_of in ways:
@@ -122,6 +122,29 @@ class _Layer:
                     "incumbent",
                     f"Expected an expert that slot {self._free[0]} may hold, got none.",
                 )
+
+    def _by_fit(self) -> list[int]:
+        """Return the experts that may have a replica more, those first that suit the free slots.
+
+        That is the heaviest replica that the least loaded rank with free slots can take without
+        more than its part, if the lightest ones fill its other slots; then lighter ones, then
+        heavier ones.
+        """
+        share = self._tokens / (self._count + 1)
+        load, capacity = self._load(), self._capacities
+        free = np.bincount(np.array(self._free) // self._per_rank, minlength=len(load))
+        rank = int(np.where(free > 0, load, np.inf).argmin())
+        part = self._tokens.sum() * capacity[rank] / capacity.sum()
+        room = part - load[rank] * capacity[rank] - (free[rank] - 1) * share.min()
+        fits = share <= room
+        order = np.lexsort((np.arange(len(share)), np.where(fits, -share, share), ~fits))
+        return [e for e in order.tolist() if self._count[e] < self._most]
+
+    def _load(self) -> Reals:
+        """Return the load of each rank over its capacity, in tokens."""
+        share = np.append(self._tokens / np.maximum(self._count, 1), 0.0)  # nobody's is the last
+        per_rank = share[self._row].reshape(-1, self._per_rank).sum(axis=1)
+        return np.asarray(per_rank / self._capacities)
 
     def _slots_to_free(self) -> list[int]:
         free = []
@@ -173,7 +196,6 @@ class _Layer:
 
     def _best(self, slots: list[int], expert: int) -> int:
         """Return the slot on the rank of least load, if possible one that lacks the expert."""
-        share = np.append(self._tokens / np.maximum(self._count, 1), 0.0)  # nobody's is the last
-        load = share[self._row].reshape(-1, self._per_rank).sum(axis=1) / self._capacities
+        load = self._load()
         lacking = self._lacking(expert, slots) or slots
         return min(lacking, key=lambda slot: (load[slot // self._per_rank], slot))

@@ -93,11 +93,18 @@ def test_a_home_without_room_is_refused() -> None:
 
 
 def test_duplicates_give_way_where_they_are_forbidden() -> None:
-    """0 0 | 1 2 of 8 1 1: the higher of the two slots gets another expert."""
+    """0 0 | 1 2 of 8 2 1: the higher slot of the full rank gets the lightest of the others."""
     rules = EngineRules(forbid_duplicates=True)
     result = _repaired((0, 0, 1, 2), (8.0, 2.0, 1.0), rules=rules)
 
-    assert result == [0, 1, 1, 2]
+    assert result == [0, 2, 1, 2]
+
+
+def test_an_idle_rank_is_filled_up_to_its_part() -> None:
+    """0 1 | 2 3 | - - of 4 3 2 1: a half of 4 leaves room for a half of 2, not for one of 3."""
+    assert _repaired((0, 1, 2, 3, -1, -1), (4.0, 3.0, 2.0, 1.0), num_ranks=3) == [
+        0, 1, 2, 3, 0, 2,
+    ]  # fmt: skip
 
 
 def test_replicas_beyond_the_rule_give_way_the_highest_first() -> None:
