@@ -57,18 +57,19 @@ class EngineRules:
         Raises:
             InvalidPlacementError: It does not; the first layer at fault is named.
         """
-        duplicates = placement.num_duplicates()
-        if self.forbid_duplicates and bool(duplicates.any()):
-            layer = int(duplicates.nonzero()[0])
-            raise InvalidPlacementError(
-                "placement.phy2log",
-                "Expected no rank with two replicas of one expert, "
-                f"got {int(duplicates[layer])} such slots in layer {layer}.",
-            )
+        if self.forbid_duplicates:
+            duplicates = placement.num_duplicates()
+            for layer in duplicates.nonzero().flatten().tolist():
+                raise InvalidPlacementError(
+                    "placement.phy2log",
+                    "Expected no rank with two replicas of one expert, "
+                    f"got {int(duplicates[layer])} such slots in layer {layer}.",
+                )
         most = self.max_replicas_per_expert
+        if most is None:
+            return
         logcnt = placement.logcnt()
-        if most is not None and bool((logcnt > most).any()):
-            layer, expert = (logcnt > most).nonzero()[0].tolist()
+        for layer, expert in (logcnt > most).nonzero().tolist():
             raise InvalidPlacementError(
                 "placement.phy2log",
                 f"Expected at most {most} replicas of an expert, "
