@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 _MUCH = 0.05
 """Share of the summed peaks beyond which a plan from scratch is tried as well. On traffic that
-drifts, the search found 2 to 4 % and a plan from scratch never more; after an abrupt switch it
-found a fifth, and a plan from scratch was better."""
+drifts, the search found 2 to 4 % and its plans scored as those from scratch did; after an abrupt
+switch it found a fifth, and a plan from scratch was better out of sample."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

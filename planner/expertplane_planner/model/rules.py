@@ -59,7 +59,9 @@ class EngineRules:
         """
         if self.forbid_duplicates:
             duplicates = placement.num_duplicates()
-            for layer in duplicates.nonzero().flatten().tolist():
+            at_fault = duplicates.nonzero().flatten().tolist()
+            if at_fault:
+                layer = at_fault[0]
                 raise InvalidPlacementError(
                     "placement.phy2log",
                     "Expected no rank with two replicas of one expert, "
@@ -69,7 +71,9 @@ class EngineRules:
         if most is None:
             return
         logcnt = placement.logcnt()
-        for layer, expert in (logcnt > most).nonzero().tolist():
+        too_many = (logcnt > most).nonzero().tolist()
+        if too_many:
+            layer, expert = too_many[0]
             raise InvalidPlacementError(
                 "placement.phy2log",
                 f"Expected at most {most} replicas of an expert, "
