@@ -24,6 +24,10 @@ class DecisionReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DECISION_REASON_ROLLED_BACK: _ClassVar[DecisionReason]
     DECISION_REASON_ROLLED_BACK_REGRESSION: _ClassVar[DecisionReason]
     DECISION_REASON_FAILED_ROLLOUT: _ClassVar[DecisionReason]
+    DECISION_REASON_SKIPPED_MEMBERS_MISSING: _ClassVar[DecisionReason]
+    DECISION_REASON_SKIPPED_PLAN_REFUSED: _ClassVar[DecisionReason]
+    DECISION_REASON_SKIPPED_HOLD_DOWN: _ClassVar[DecisionReason]
+    DECISION_REASON_SKIPPED_BUFFERS_TOO_SMALL: _ClassVar[DecisionReason]
 
 class Evaluation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -47,6 +51,10 @@ DECISION_REASON_PUBLISHED_BY_OPERATOR: DecisionReason
 DECISION_REASON_ROLLED_BACK: DecisionReason
 DECISION_REASON_ROLLED_BACK_REGRESSION: DecisionReason
 DECISION_REASON_FAILED_ROLLOUT: DecisionReason
+DECISION_REASON_SKIPPED_MEMBERS_MISSING: DecisionReason
+DECISION_REASON_SKIPPED_PLAN_REFUSED: DecisionReason
+DECISION_REASON_SKIPPED_HOLD_DOWN: DecisionReason
+DECISION_REASON_SKIPPED_BUFFERS_TOO_SMALL: DecisionReason
 EVALUATION_UNSPECIFIED: Evaluation
 EVALUATION_HELD_OUT: Evaluation
 EVALUATION_IN_SAMPLE: Evaluation

@@ -182,7 +182,7 @@ class DeploymentSpec(_message.Message):
     def __init__(self, model_name: _Optional[str] = ..., layer_ids: _Optional[_Iterable[int]] = ..., num_logical_experts: _Optional[int] = ..., num_expert_groups: _Optional[int] = ..., topology: _Optional[_Union[Topology, _Mapping]] = ..., engine: _Optional[_Union[EngineProfile, _Mapping]] = ..., policy: _Optional[_Union[PolicySpec, _Mapping]] = ..., forecast: _Optional[_Union[ForecastParameters, _Mapping]] = ..., trigger: _Optional[_Union[TriggerParameters, _Mapping]] = ..., samples: _Optional[_Union[SampleParameters, _Mapping]] = ..., rollout: _Optional[_Union[RolloutParameters, _Mapping]] = ..., migration: _Optional[_Union[MigrationParameters, _Mapping]] = ...) -> None: ...
 
 class DeploymentStatus(_message.Message):
-    __slots__ = ("head_version", "committed_version", "epoch", "num_participants", "last_decision", "is_paused", "staging_version", "applied_min_version", "applied_max_version", "num_samples", "num_dropped_samples")
+    __slots__ = ("head_version", "committed_version", "epoch", "num_participants", "last_decision", "is_paused", "staging_version", "applied_min_version", "applied_max_version", "num_samples", "num_dropped_samples", "pause_comment", "hold_down_s")
     HEAD_VERSION_FIELD_NUMBER: _ClassVar[int]
     COMMITTED_VERSION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -194,6 +194,8 @@ class DeploymentStatus(_message.Message):
     APPLIED_MAX_VERSION_FIELD_NUMBER: _ClassVar[int]
     NUM_SAMPLES_FIELD_NUMBER: _ClassVar[int]
     NUM_DROPPED_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    PAUSE_COMMENT_FIELD_NUMBER: _ClassVar[int]
+    HOLD_DOWN_S_FIELD_NUMBER: _ClassVar[int]
     head_version: int
     committed_version: int
     epoch: int
@@ -205,7 +207,9 @@ class DeploymentStatus(_message.Message):
     applied_max_version: int
     num_samples: int
     num_dropped_samples: int
-    def __init__(self, head_version: _Optional[int] = ..., committed_version: _Optional[int] = ..., epoch: _Optional[int] = ..., num_participants: _Optional[int] = ..., last_decision: _Optional[_Union[_decision_pb2.Decision, _Mapping]] = ..., is_paused: bool = ..., staging_version: _Optional[int] = ..., applied_min_version: _Optional[int] = ..., applied_max_version: _Optional[int] = ..., num_samples: _Optional[int] = ..., num_dropped_samples: _Optional[int] = ...) -> None: ...
+    pause_comment: str
+    hold_down_s: float
+    def __init__(self, head_version: _Optional[int] = ..., committed_version: _Optional[int] = ..., epoch: _Optional[int] = ..., num_participants: _Optional[int] = ..., last_decision: _Optional[_Union[_decision_pb2.Decision, _Mapping]] = ..., is_paused: bool = ..., staging_version: _Optional[int] = ..., applied_min_version: _Optional[int] = ..., applied_max_version: _Optional[int] = ..., num_samples: _Optional[int] = ..., num_dropped_samples: _Optional[int] = ..., pause_comment: _Optional[str] = ..., hold_down_s: _Optional[float] = ...) -> None: ...
 
 class Deployment(_message.Message):
     __slots__ = ("name", "spec", "etag", "generation", "status")

@@ -81,7 +81,7 @@ class TransferSchedule(_message.Message):
     def __init__(self, parent_version: _Optional[int] = ..., transfers: _Optional[_Iterable[_Union[Transfer, _Mapping]]] = ..., total_bytes: _Optional[int] = ..., estimated_s: _Optional[float] = ...) -> None: ...
 
 class PlanMetadata(_message.Message):
-    __slots__ = ("deployment", "version", "epoch", "generation", "parent_version", "state", "digest", "num_layers", "num_slots", "num_logical_experts", "policy", "reason", "predicted", "moved_slots", "solve_s", "created_at")
+    __slots__ = ("deployment", "version", "epoch", "generation", "parent_version", "state", "digest", "num_layers", "num_slots", "num_logical_experts", "policy", "reason", "predicted", "moved_slots", "solve_s", "created_at", "comment")
     DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -98,6 +98,7 @@ class PlanMetadata(_message.Message):
     MOVED_SLOTS_FIELD_NUMBER: _ClassVar[int]
     SOLVE_S_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    COMMENT_FIELD_NUMBER: _ClassVar[int]
     deployment: str
     version: int
     epoch: int
@@ -114,7 +115,8 @@ class PlanMetadata(_message.Message):
     moved_slots: int
     solve_s: float
     created_at: _timestamp_pb2.Timestamp
-    def __init__(self, deployment: _Optional[str] = ..., version: _Optional[int] = ..., epoch: _Optional[int] = ..., generation: _Optional[int] = ..., parent_version: _Optional[int] = ..., state: _Optional[_Union[PlanState, str]] = ..., digest: _Optional[str] = ..., num_layers: _Optional[int] = ..., num_slots: _Optional[int] = ..., num_logical_experts: _Optional[int] = ..., policy: _Optional[_Union[_deployment_pb2.PolicySpec, _Mapping]] = ..., reason: _Optional[_Union[_decision_pb2.DecisionReason, str]] = ..., predicted: _Optional[_Union[BalanceReport, _Mapping]] = ..., moved_slots: _Optional[int] = ..., solve_s: _Optional[float] = ..., created_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    comment: str
+    def __init__(self, deployment: _Optional[str] = ..., version: _Optional[int] = ..., epoch: _Optional[int] = ..., generation: _Optional[int] = ..., parent_version: _Optional[int] = ..., state: _Optional[_Union[PlanState, str]] = ..., digest: _Optional[str] = ..., num_layers: _Optional[int] = ..., num_slots: _Optional[int] = ..., num_logical_experts: _Optional[int] = ..., policy: _Optional[_Union[_deployment_pb2.PolicySpec, _Mapping]] = ..., reason: _Optional[_Union[_decision_pb2.DecisionReason, str]] = ..., predicted: _Optional[_Union[BalanceReport, _Mapping]] = ..., moved_slots: _Optional[int] = ..., solve_s: _Optional[float] = ..., created_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., comment: _Optional[str] = ...) -> None: ...
 
 class Plan(_message.Message):
     __slots__ = ("metadata", "phy2log", "log2phy", "logcnt", "transfers")
