@@ -6,26 +6,35 @@ start placement is (0, 1, 2, 3) and rank 1 holds experts 2 and 3.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from expertplane.wire import digest_phy2log
 from expertplane_server.core import events as ev
+from expertplane_server.core.errors import UnavailableError
 from expertplane_server.core.group import Group
 from expertplane_server.core.parameters import SampleParameters, TriggerParameters
 from expertplane_server.core.plan import (
     Balance,
+    Decision,
     Evaluation,
+    ParkedPlan,
     Plan,
     PlanDraft,
     PlanRef,
     PlanState,
     Reason,
+    Request,
     Solution,
     Transfers,
 )
+from expertplane_server.core.recovered import Recovered
 from expertplane_server.core.spec import Deployment, DeploymentSpec, Mode, TopologySpec
+
+
+if TYPE_CHECKING:
+    from expertplane_server.store import Store
 
 
 NAME = "prod/v3"
@@ -166,6 +175,69 @@ def plan(
     )
 
 
+def decision(sequence: int = 1, reason: Reason = Reason.PUBLISHED, **changes: Any) -> Decision:
+    """Return a decision of the journal."""
+    fields: dict[str, Any] = {
+        "epoch": 1,
+        "message": "",
+        "decided_at_s": 1000.0,
+        "num_samples": 16,
+        "incumbent": 0,
+    }
+    return Decision(sequence=sequence, reason=reason, **{**fields, **changes})
+
+
+def request(name: str = "r1", call: str = "publish prod/v3") -> Request:
+    """Return what makes a call repeatable."""
+    return Request(name, call)
+
+
+def parked(participant: str = "a", started: int = 1, digest: str = "d1") -> ParkedPlan:
+    """Return a refusal for good; `started` counts the process's starts, as in `hello`."""
+    return ParkedPlan(
+        participant=participant,
+        incarnation=incarnation(1000 * ord(participant[0]) + started),
+        digest=digest,
+    )
+
+
+def published(
+    store: Store,
+    wanted: PlanDraft | None = None,
+    *,
+    state: PlanState = PlanState.COMMITTED,
+    asked: Request | None = None,
+    epoch: int | None = None,
+    now_s: float = 0.0,
+) -> Plan:
+    """Publish a plan, in the store's term by default, above whatever its head is."""
+    wanted = wanted or draft()
+    heads = {each.name: each.head for each in store.deployments()}
+    head = heads.get(wanted.deployment, 0)
+    return store.publish(
+        wanted,
+        state=state,
+        decision=decision(head + 1),
+        expected_head=head,
+        epoch=store.epoch if epoch is None else epoch,
+        request=asked,
+        now_s=now_s,
+    )
+
+
+def store_failed(*, is_refusal: bool = False) -> ev.StoreFailed:
+    """Return the failure of a store whose disk is full."""
+    return ev.StoreFailed(error=UnavailableError("disk full"), is_refusal=is_refusal)
+
+
+def read_back(*plans: Plan, stored: Deployment | None = None) -> ev.ReadBack:
+    """Return what the store really holds: these plans."""
+    versions = [each.version for each in plans]
+    newest_first = tuple(sorted(plans, key=lambda plan: plan.version, reverse=True))
+    found = stored or deployment(head=max(versions, default=0))
+    return ev.ReadBack(Recovered(deployment=found, plans=newest_first))
+
+
 def ref(of: Plan) -> PlanRef:
     """Return what a participant says that has the plan."""
     return PlanRef(version=of.version, digest=of.digest)
@@ -175,7 +247,9 @@ def group(*plans: Plan, wanted: DeploymentSpec | None = None, head: int = 0) -> 
     """Return the state machine of a deployment with these stored plans."""
     committed = max((each.version for each in plans), default=0)
     stored = deployment(wanted, head=max(head, committed), committed=committed)
-    return Group(stored, plans, epoch=1, heartbeat_interval_s=HEARTBEAT_S)
+    newest_first = tuple(sorted(plans, key=lambda plan: plan.version, reverse=True))
+    recovered = Recovered(deployment=stored, plans=newest_first)
+    return Group(recovered, epoch=1, heartbeat_interval_s=HEARTBEAT_S)
 
 
 def at(monotonic_s: float = 0.0) -> ev.Instant:

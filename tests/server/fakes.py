@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,9 +18,11 @@ from . import builders
 
 if TYPE_CHECKING:
     from expertplane_server.core.events import Instant
-    from expertplane_server.core.plan import Plan, PlanDraft, Solution
+    from expertplane_server.core.plan import Decision, ParkedPlan, Plan, PlanDraft, Solution
+    from expertplane_server.core.recovered import Recovered
     from expertplane_server.core.spec import Deployment, DeploymentSpec, PolicyChoice
     from expertplane_server.runtime.jobs import Job, Result
+    from expertplane_server.store.base import Answered
 
 
 class InProcessSolver:
@@ -95,15 +97,60 @@ class FailingStore(MemoryStore):
         self._note("create_deployment")
         return super().create_deployment(name, spec, request_id=request_id, now_s=now_s)
 
-    def publish(self, draft: PlanDraft, *, epoch: int, now_s: float) -> Plan:
+    def update_deployment(self, name: str, spec: DeploymentSpec, **told: Any) -> Deployment:
+        """Update, or fail."""
+        self._note("update_deployment")
+        return super().update_deployment(name, spec, **told)
+
+    def set_paused(self, name: str, **told: Any) -> Deployment:
+        """Pause, or fail."""
+        self._note("set_paused")
+        return super().set_paused(name, **told)
+
+    def publish(self, draft: PlanDraft, **told: Any) -> Plan:
         """Publish, or fail."""
         self._note("publish")
-        return super().publish(draft, epoch=epoch, now_s=now_s)
+        return super().publish(draft, **told)
 
-    def mark_applied(self, deployment: str, version: int) -> None:
+    def commit(self, deployment: str, version: int, *, epoch: int) -> None:
+        """Commit, or fail."""
+        self._note("commit")
+        super().commit(deployment, version, epoch=epoch)
+
+    def abort(self, deployment: str, version: int, **told: Any) -> None:
+        """Abort, or fail."""
+        self._note("abort")
+        super().abort(deployment, version, **told)
+
+    def mark_applied(self, deployment: str, version: int, *, epoch: int) -> None:
         """Mark, or fail."""
         self._note("mark_applied")
-        super().mark_applied(deployment, version)
+        super().mark_applied(deployment, version, epoch=epoch)
+
+    def record(self, deployment: str, decision: Decision, **told: Any) -> None:
+        """Record, or fail; not among the calls."""
+        self._fail("record")
+        super().record(deployment, decision, **told)
+
+    def park(self, deployment: str, parked: ParkedPlan, *, epoch: int) -> None:
+        """Park, or fail."""
+        self._note("park")
+        super().park(deployment, parked, epoch=epoch)
+
+    def supersede(self, deployment: str, incarnation: str, *, epoch: int) -> None:
+        """Supersede, or fail; not among the calls."""
+        self._fail("supersede")
+        super().supersede(deployment, incarnation, epoch=epoch)
+
+    def recover(self, deployment: str, *, num_plans: int) -> Recovered:
+        """Recover, or fail."""
+        self._note("recover")
+        return super().recover(deployment, num_plans=num_plans)
+
+    def answered(self, request_id: str) -> Answered | None:
+        """Return what a request id was used for, or fail; not among the calls."""
+        self._fail("answered")
+        return super().answered(request_id)
 
     def plans(
         self, deployment: str, *, below: int, limit: int, has_transfers: bool = True

@@ -8,6 +8,7 @@ import numpy as np
 
 from expertplane_server.core import limits
 from expertplane_server.core.errors import FailedPreconditionError, InvalidArgumentError
+from expertplane_server.core.placements import check_placement
 
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from expertplane_server.core.events import Hello
     from expertplane_server.core.members import Member
-    from expertplane_server.core.spec import Deployment, DeploymentSpec
+    from expertplane_server.core.spec import Deployment
 
 
 def check_hello(hello: Hello, deployment: Deployment, epoch: int) -> None:
@@ -41,7 +42,8 @@ def check_hello(hello: Hello, deployment: Deployment, epoch: int) -> None:
     _check_claim(hello.highest_version, deployment.head, "hello.highest_version")
     _check_claim(hello.highest_epoch, epoch, "hello.highest_epoch")
     if hello.initial_phy2log is not None:
-        _check_placement(hello.initial_phy2log, deployment.spec)
+        at = "hello.initial_phy2log"
+        check_placement(hello.initial_phy2log, deployment.spec, at, may_fill_masked=True)
 
 
 def _check_claim(claim: int, current: int, at: str) -> None:
@@ -68,33 +70,3 @@ def check_same_start(
                 field="hello.initial_phy2log",
                 reason="INITIAL_PLACEMENT_MISMATCH",
             )
-
-
-def _check_placement(phy2log: np.ndarray[Any, Any], spec: DeploymentSpec) -> None:
-    """Refuses a start placement of the wrong shape, or with experts unknown or left out.
-
-    Slots of masked ranks may hold -1, or what they held before.
-    """
-    expected = (spec.num_layers, spec.topology.num_slots)
-    experts = spec.num_logical_experts
-    problem = None
-    rank = np.arange(expected[1]) // spec.topology.slots_per_rank
-    is_masked = np.isin(rank, spec.topology.masked_ranks)
-    if phy2log.shape != expected:
-        problem = f"Expected shape {list(expected)}, got {list(phy2log.shape)}."
-    elif (phy2log + is_masked).min() < 0 or phy2log.max() >= experts:
-        problem = (
-            f"Expected logical experts from 0 to {experts - 1}, "
-            f"got {phy2log.min()} to {phy2log.max()}."
-        )
-    else:
-        layer, slot = np.nonzero(phy2log >= 0)
-        has_slot = np.zeros((spec.num_layers, experts), dtype=bool)
-        has_slot[layer, phy2log[layer, slot]] = True
-        if not has_slot.all():
-            row, expert = np.argwhere(~has_slot)[0]
-            problem = (
-                f"Expected a slot for every logical expert, got none for {expert} in layer {row}."
-            )
-    if problem is not None:
-        raise InvalidArgumentError(problem, field="hello.initial_phy2log")

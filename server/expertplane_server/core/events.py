@@ -6,13 +6,16 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from expertplane_server.core.plan import Plan, PlanRef, Solution
+from expertplane_server.core.plan import Plan, PlanRef, Request, Solution
 
 
 if TYPE_CHECKING:
     import numpy as np
 
     from expertplane_server.core.errors import ServiceError
+    from expertplane_server.core.orders import Action
+    from expertplane_server.core.recovered import Recovered
+    from expertplane_server.core.spec import Deployment
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,12 @@ class AckPhase(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """A participant opened a stream. `stream` is unique within the process."""
+    """A participant opened a stream. `stream` is unique within the process.
+
+    Attributes:
+        staged: the plan that its ranks have prepared and not switched to; None without one.
+        max_staged_bytes: size of the spare weight buffers of each rank; 0 for no limit.
+    """
 
     stream: int
     participant: str
@@ -55,8 +63,10 @@ class Hello:
     engine_run_id: str
     generation: int = 0
     applied: PlanRef = PlanRef()
+    staged: PlanRef | None = None
     highest_version: int = 0
     highest_epoch: int = 0
+    max_staged_bytes: int = 0
     initial_phy2log: np.ndarray[Any, Any] | None = None
 
 
@@ -76,11 +86,12 @@ class LoadReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ack:
-    """A participant staged or applied a plan."""
+    """A participant staged or applied a plan, at this engine step."""
 
     stream: int
     ref: PlanRef
     phase: AckPhase
+    step: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +102,7 @@ class Nack:
     version: int
     message: str
     is_transient: bool
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +123,13 @@ class StreamEnded:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time has passed."""
+    """Time has passed.
+
+    Attributes:
+        queue_fill: how full the queue of events is, from 0 to 1.
+    """
+
+    queue_fill: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,16 +150,73 @@ class SolveFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """The plan of this solve is durable; from now on it may be shown."""
+    """The plan is durable; from now on it may be shown."""
 
     plan: Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoreFailed:
-    """The plan of this solve could not be made durable."""
+class PlanCommitted:
+    """The commit of a staged plan is durable."""
 
-    message: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanAborted:
+    """The end of a staged plan is durable."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentStored:
+    """A pause, or a new spec, is durable."""
+
+    deployment: Deployment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreFailed:
+    """What was last asked of the store failed: it was not done, or nobody knows.
+
+    Answers `StorePlan`, `CommitPlan`, `AbortPlan`, `StorePause` and `StoreSpec`.
+
+    Attributes:
+        error: why.
+        is_refusal: the store answered, and turned it down: nothing has changed.
+    """
+
+    error: ServiceError
+    is_refusal: bool = False
+
+    @property
+    def message(self) -> str:
+        """Why, for people."""
+        return self.error.message
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBack:
+    """What the store really holds; answers `fx.ReadBack`. None: it cannot be read now."""
+
+    recovered: Recovered | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """An operator asks for something; it is answered by exactly one `fx.Answer`.
+
+    Attributes:
+        order: unique within the process.
+        request: makes a repeat return the first answer; the adapter has found it to be new.
+        expected_head: the head that the operator has seen; None skips the check.
+    """
+
+    order: int
+    action: Action
+    request: Request | None = None
+    expected_head: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +225,11 @@ class CountersRaised:
 
     head: int
     epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseFailed:
+    """The counters were not raised, or nobody knows; answers `RaiseCounters`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +252,13 @@ Event = (
     | Solved
     | SolveFailed
     | Stored
+    | PlanCommitted
+    | PlanAborted
+    | DeploymentStored
     | StoreFailed
+    | ReadBack
+    | Order
     | CountersRaised
+    | RaiseFailed
     | Refuse
 )

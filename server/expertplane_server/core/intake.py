@@ -9,12 +9,14 @@ import numpy as np
 
 from expertplane_server.core.errors import FailedPreconditionError, InvalidArgumentError
 from expertplane_server.core.events import LoadKind, LoadReport, LoadScope
+from expertplane_server.core.placements import start_placement
 from expertplane_server.core.samples import Counts, Sampler, physical_to_logical
 
 
 if TYPE_CHECKING:
     from expertplane_server.core.effects import SampleFate
     from expertplane_server.core.members import Member, Membership
+    from expertplane_server.core.plan import Plan
     from expertplane_server.core.spec import DeploymentSpec
 
 
@@ -30,20 +32,29 @@ class LoadIntake:
     """
 
     def __init__(self, spec: DeploymentSpec) -> None:
-        topology = spec.topology
         self._spec = spec
         self._sampler = Sampler(spec)
-        self._maps: OrderedDict[int, np.ndarray[Any, Any]] = OrderedDict()
-        packs = np.full((topology.num_ranks, topology.slots_per_rank), -1, dtype=np.int32)
-        places = np.arange(topology.num_active_slots) % spec.num_logical_experts
-        packs[list(topology.active_ranks)] = places.reshape(-1, topology.slots_per_rank)
-        self.initial: np.ndarray[Any, Any] = np.broadcast_to(
-            packs.reshape(-1), (spec.num_layers, topology.num_slots)
-        )
+        self._maps: OrderedDict[int, Plan] = OrderedDict()
+        self.initial: np.ndarray[Any, Any] = start_placement(spec)
 
-    def learn_plan(self, version: int, phy2log: np.ndarray[Any, Any]) -> None:
+    def change(self, spec: DeploymentSpec) -> int:
+        """Goes on under another spec, and returns the number of samples that this ends.
+
+        Maps are kept while they have their shape.
+        """
+        before, self._spec = self._spec, spec
+        is_same_shape = (
+            spec.map_shape == before.map_shape
+            and spec.num_logical_experts == before.num_logical_experts
+        )
+        if not is_same_shape:
+            self._maps.clear()
+            self.initial = start_placement(spec)
+        return self._sampler.change(spec)
+
+    def learn_plan(self, plan: Plan) -> None:
         """Keeps a plan's map, in bounded memory, for counts measured under it."""
-        self._maps[version] = phy2log
+        self._maps[plan.version] = plan
         while len(self._maps) > _KNOWN_PLANS:
             self._maps.popitem(last=False)
 
@@ -63,7 +74,7 @@ class LoadIntake:
                 reason="NOT_ELECTED",
             )
         self._check_shape(report, member)
-        self._check_version(report)
+        self._check_version(report, member)
         return self._sampler.add(
             report,
             ranks=member.hello.ranks,
@@ -92,21 +103,33 @@ class LoadIntake:
                 field="load_report.counts.shape",
             )
 
-    def _check_version(self, report: LoadReport) -> None:
+    def _check_version(self, report: LoadReport, member: Member) -> None:
         """Refuses physical counts that nobody can map to experts."""
-        is_known = report.plan_version == 0 or report.plan_version in self._maps
-        if report.kind is LoadKind.PHYSICAL and not is_known:
+        version = report.plan_version
+        if report.kind is not LoadKind.PHYSICAL or version == 0:
+            return
+        at = "load_report.plan_version"
+        if version not in self._maps:
             raise InvalidArgumentError(
-                f"Expected a plan version among {[0, *self._maps]}, got {report.plan_version}.",
-                field="load_report.plan_version",
+                f"Expected a plan version among {[0, *self._maps]}, got {version}.",
+                field=at,
                 reason="UNKNOWN_PLAN_VERSION",
+            )
+        # After a restored backup a number may stand for something else than the member has.
+        digest = self._maps[version].digest
+        if member.applied.version == version and member.applied.digest != digest:
+            raise InvalidArgumentError(
+                f"Expected version {version} with digest {digest}, got {member.applied.digest}.",
+                field=at,
+                reason="DIGEST_MISMATCH",
             )
 
     def _to_logical(self, report: LoadReport, member: Member) -> Counts:
         """Maps a report's counts to [K, L, E] through the plan they were measured under."""
         if report.kind is LoadKind.LOGICAL:
             return np.asarray(report.counts, dtype=np.float64)
-        phy2log = self._maps.get(report.plan_version, self.initial)
+        plan = self._maps.get(report.plan_version)
+        phy2log = plan.phy2log if plan is not None else self.initial
         if report.scope is LoadScope.PARTICIPANT:
             num_layers, num_ranks = len(phy2log), self._spec.topology.num_ranks
             by_rank = phy2log.reshape(num_layers, num_ranks, -1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+import bisect
 from typing import TYPE_CHECKING, Any
 
 from expertplane_server.core import limits
@@ -10,15 +10,21 @@ from expertplane_server.core.plan import Decision, Reason, Solution
 
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from expertplane_server.core.events import Instant
 
 
 class Journal:
-    """Numbers decisions from 1 on, since the planner started, and keeps the latest."""
+    """Numbers decisions from 1 on, over restarts, and keeps the latest.
 
-    def __init__(self) -> None:
-        self._decisions: deque[Decision] = deque(maxlen=limits.MAX_JOURNAL)
-        self._num_decisions = 0
+    Args:
+        decisions: the latest of earlier terms, oldest first.
+    """
+
+    def __init__(self, decisions: Iterable[Decision] = ()) -> None:
+        self._decisions = list(decisions)[-limits.MAX_JOURNAL :]
+        self._last = self._decisions[-1].sequence if self._decisions else 0
 
     @property
     def latest(self) -> Decision | None:
@@ -29,22 +35,22 @@ class Journal:
         """Returns the latest `limit` decisions with a higher sequence, oldest first."""
         return [entry for entry in self._decisions if entry.sequence > sequence][-limit:]
 
-    def enter(
+    def draft(
         self,
         reason: Reason,
         message: str,
         now: Instant,
         *,
         epoch: int,
-        num_samples: int,
         incumbent: int,
+        num_samples: int = 0,
         plan_version: int = 0,
         solution: Solution | None = None,
     ) -> Decision:
-        """Numbers a decision and keeps it."""
-        self._num_decisions += 1
-        decision = Decision(
-            sequence=self._num_decisions,
+        """Numbers a decision without keeping it: what it is about is yet to become durable."""
+        self._last += 1
+        return Decision(
+            sequence=self._last,
             epoch=epoch,
             reason=reason,
             message=message,
@@ -54,8 +60,12 @@ class Journal:
             plan_version=plan_version,
             **_figures(solution),
         )
-        self._decisions.append(decision)
-        return decision
+
+    def enter(self, decision: Decision) -> None:
+        """Keeps a decision; one whose outcome was long in doubt goes to its place."""
+        bisect.insort(self._decisions, decision, key=lambda entry: entry.sequence)
+        if len(self._decisions) > limits.MAX_JOURNAL:
+            del self._decisions[0]
 
 
 def _figures(solution: Solution | None) -> dict[str, Any]:

@@ -12,16 +12,35 @@ from expertplane_server.core.errors import (
     ExhaustedError,
     FailedPreconditionError,
 )
+from expertplane_server.core.plan import ParkedPlan
 
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Set
+    from collections.abc import Iterable, Iterator, Set
 
     from expertplane_server.core.events import Hello
     from expertplane_server.core.plan import Plan, PlanRef
 
 
 _REFUSALS_KEPT = 16
+_MAX_RETRY_S = 300.0
+_REMINDER_INTERVALS = 12.0
+"""Heartbeat intervals without progress after which a member is told again: a minute."""
+
+
+@dataclass(slots=True)
+class Retry:
+    """When a plan is sent again to a member that has yet to come to it.
+
+    Attributes:
+        version: the plan.
+        at_s: monotonic time.
+        refusals: for the time being, so far; each doubles the wait.
+    """
+
+    version: int
+    at_s: float
+    refusals: int = 0
 
 
 @dataclass(slots=True)
@@ -33,23 +52,70 @@ class Member:
         applied: the plan that its ranks serve with, as last reported.
         refused: digests of the plans that it refused for good, the latest last; bounded.
         last_seen_s: monotonic time of its latest message.
-        wants_retry: it refused the committed plan for the time being.
+        retry: when it is told again of the plan that it should have; None before that is known.
     """
 
     hello: Hello
     applied: PlanRef
     last_seen_s: float
     refused: tuple[str, ...] = ()
-    wants_retry: bool = False
+    retry: Retry | None = None
+
+    def ask_later(self, plan: Plan, now_s: float, wait_s: float) -> None:
+        """Notes that the member wants the plan again later: the wait doubles every time."""
+        refusals = 1
+        if self.retry is not None and self.retry.version == plan.version:
+            refusals = self.retry.refusals + 1
+        # Bounded before the power is taken: a member may refuse for days.
+        delay_s = min(wait_s * 2.0 ** min(refusals - 1, 16), _MAX_RETRY_S)
+        self.retry = Retry(plan.version, now_s + delay_s, refusals)
+
+    def is_due(self, plan: Plan, now_s: float, wait_s: float) -> bool:
+        """Tells whether to send the plan again; after that, and at first, there is a long wait.
+
+        A member that has heard of the plan may still be at something older, such as a switch that
+        began before the planner's store was restored.
+        """
+        reminder_s = min(_REMINDER_INTERVALS * wait_s, _MAX_RETRY_S)
+        retry = self.retry
+        if retry is None or retry.version != plan.version:
+            self.retry = Retry(plan.version, now_s + reminder_s)
+            return False
+        if now_s < retry.at_s:
+            return False
+        retry.at_s = now_s + reminder_s
+        return True
+
+    def has_applied(self, plan: Plan) -> bool:
+        """Tells whether its ranks serve with this version of this content."""
+        return (self.applied.version, self.applied.digest) == (plan.version, plan.digest)
 
     def is_settled(self, plan: Plan) -> bool:
         """Tells whether nothing more is to be expected of this member for this plan."""
-        return plan.digest == self.applied.digest or plan.digest in self.refused
+        return self.has_applied(plan) or plan.digest in self.refused
 
-    def refuse(self, plan: Plan) -> None:
-        """Notes that the member will not have this plan, now or later."""
-        if plan.digest not in self.refused:
-            self.refused = (*self.refused, plan.digest)[-_REFUSALS_KEPT:]
+    def refuse(self, digest: str) -> list[ParkedPlan]:
+        """Notes that the member will not have this content, now or later; returns what is new."""
+        if digest in self.refused:
+            return []
+        self.refused = (*self.refused, digest)[-_REFUSALS_KEPT:]
+        hello = self.hello
+        return [
+            ParkedPlan(participant=hello.participant, incarnation=hello.incarnation, digest=digest)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """What the arrival of a member ends.
+
+    Attributes:
+        stream: the earlier stream of the same participant; None when there was none.
+        incarnation: the incarnation that is over for good; None when it is the same one.
+    """
+
+    stream: int | None = None
+    incarnation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +133,17 @@ class Membership:
     becomes a member again, and one that comes back has not forgotten what it refused.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, parked: Iterable[ParkedPlan] = (), superseded: Iterable[str] = ()) -> None:
         self._by_stream: dict[int, Member] = {}
         self._owners: dict[int, str] = {}
         self._departed: OrderedDict[str, _Departed] = OrderedDict()
-        self._superseded: OrderedDict[str, None] = OrderedDict()
+        self._superseded: OrderedDict[str, None] = OrderedDict.fromkeys(superseded)
+        for each in parked:
+            earlier = self._departed.get(each.participant)
+            refused: tuple[str, ...] = ()
+            if earlier is not None and earlier.incarnation == each.incarnation:
+                refused = earlier.refused
+            self._departed[each.participant] = _Departed(each.incarnation, (*refused, each.digest))
 
     def __len__(self) -> int:
         return len(self._by_stream)
@@ -88,8 +160,8 @@ class Membership:
         """Returns the member that speaks on this stream."""
         return self._by_stream.get(stream)
 
-    def admit(self, hello: Hello, now_s: float) -> int | None:
-        """Makes the sender a member and returns the stream that it supersedes, if any.
+    def admit(self, hello: Hello, now_s: float) -> Admitted:
+        """Makes the sender a member and returns what it supersedes.
 
         Raises:
             FailedPreconditionError: its incarnation has been superseded.
@@ -114,15 +186,17 @@ class Membership:
         if previous is not None:
             self.remove(previous)
         refused: tuple[str, ...] = ()
+        over = None
         departed = self._departed.pop(hello.participant, None)
         if departed is not None:
             if departed.incarnation == hello.incarnation:
                 refused = departed.refused
             else:
-                self._supersede(departed.incarnation)
+                over = departed.incarnation
+                self._supersede(over)
         self._by_stream[hello.stream] = Member(hello, hello.applied, now_s, refused)
         self._owners.update(dict.fromkeys(hello.ranks, hello.participant))
-        return previous
+        return Admitted(previous, over)
 
     def remove(self, stream: int) -> Member | None:
         """Takes the member of an ended stream out and returns it."""

@@ -100,6 +100,31 @@ class ForecastParameters:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutParameters:
+    """How a published plan reaches the ranks, and when it is taken back."""
+
+    stage_deadline_s: float = 600.0
+    """Aborts a coordinated roll-out that not all members have staged in time; fetching the weights
+    of a whole plan takes minutes at worst."""
+    regression_tolerance: float = 0.02
+    """Relative loss against the previous plan, measured after the switch, that takes a plan back;
+    twice the gain that a plan must promise."""
+    hold_down_s: float = 600.0
+    """Rest of automatic publication after a roll-back or an operator's plan: as long as a window
+    may last."""
+
+    def __post_init__(self) -> None:
+        at = "rollout."
+        for name, low, high in (
+            ("stage_deadline_s", 1, 86400),
+            ("regression_tolerance", 0, 10**9),
+            ("hold_down_s", 0, 10 * 86400),
+        ):
+            value = getattr(self, name)
+            check(low <= value <= high, at + name, f"{low} to {high}", value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MigrationParameters:
     """What moving weights costs."""
 

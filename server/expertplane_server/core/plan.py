@@ -14,26 +14,59 @@ if TYPE_CHECKING:
 
 
 class PlanState(enum.StrEnum):
-    """The stage of its life that a plan is in."""
+    """The stage of its life that a stored plan is in."""
 
+    STAGING = "staging"
+    """The members are fetching its weights; nobody may switch to it."""
     COMMITTED = "committed"
+    """Durable permission to switch to it; no way back but forward."""
     APPLIED = "applied"
+    """Every member serves with it."""
+    ABORTED = "aborted"
+    """Given up before its commit; its version is burned."""
     SUPERSEDED = "superseded"
+    """A later version was committed."""
+
+    @property
+    def is_in_force(self) -> bool:
+        """Whether ranks are to serve with a plan in this state."""
+        return self in (PlanState.COMMITTED, PlanState.APPLIED)
 
 
 class Reason(enum.StrEnum):
-    """What the planner did at the end of a window, and why. Values are the bare wire names."""
+    """What the planner did at the end of a window or at an operator's word, and why.
+
+    Values are the bare wire names.
+    """
 
     PUBLISHED = "PUBLISHED"
+    PUBLISHED_BY_OPERATOR = "PUBLISHED_BY_OPERATOR"
+    ROLLED_BACK = "ROLLED_BACK"
+    ROLLED_BACK_REGRESSION = "ROLLED_BACK_REGRESSION"
     SHADOW = "SHADOW"
     SKIPPED_FEW_SAMPLES = "SKIPPED_FEW_SAMPLES"
     SKIPPED_COOLDOWN = "SKIPPED_COOLDOWN"
+    SKIPPED_HOLD_DOWN = "SKIPPED_HOLD_DOWN"
+    SKIPPED_PAUSED = "SKIPPED_PAUSED"
+    SKIPPED_MEMBERS_MISSING = "SKIPPED_MEMBERS_MISSING"
+    SKIPPED_PLAN_REFUSED = "SKIPPED_PLAN_REFUSED"
+    SKIPPED_BUFFERS_TOO_SMALL = "SKIPPED_BUFFERS_TOO_SMALL"
     SKIPPED_ROLLOUT_IN_FLIGHT = "SKIPPED_ROLLOUT_IN_FLIGHT"
     SKIPPED_GAIN_TOO_SMALL = "SKIPPED_GAIN_TOO_SMALL"
     SKIPPED_MIGRATION_TOO_DEAR = "SKIPPED_MIGRATION_TOO_DEAR"
     SKIPPED_ZERO_LOAD = "SKIPPED_ZERO_LOAD"
     FAILED_SOLVE = "FAILED_SOLVE"
     FAILED_STORE = "FAILED_STORE"
+    FAILED_ROLLOUT = "FAILED_ROLLOUT"
+
+    @property
+    def holds_down(self) -> bool:
+        """Whether automatic publication rests after it."""
+        return self in (
+            Reason.PUBLISHED_BY_OPERATOR,
+            Reason.ROLLED_BACK,
+            Reason.ROLLED_BACK_REGRESSION,
+        )
 
 
 class Evaluation(enum.StrEnum):
@@ -91,7 +124,10 @@ class Transfers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Solution:
-    """What the solver process answers.
+    """A placement and what is known of it: what the solver process answers.
+
+    An operator's placement has the policy "operator", and None as `evaluation` where no load was
+    there to measure it on; its balance is then all zeros.
 
     Attributes:
         phy2log: [num_layers, num_slots] int32, the logical expert of every slot.
@@ -105,7 +141,7 @@ class Solution:
         gain: 1 - (summed maximum rank load) / (the incumbent's, or the repaired one's where it has
             lost experts); 0 without an incumbent.
         moved_slots: slots whose rank must fetch an expert, summed over layers.
-        evaluation: what the figures were measured on.
+        evaluation: what the figures were measured on; None when they were not.
         solve_s: time spent on it in the solver process, in seconds.
         parameters: the policy's parameters that were given, name and value, by name.
         gain_s: serving time that the plan saves over its horizon, in seconds.
@@ -126,7 +162,7 @@ class Solution:
     balance_before: Balance | None
     gain: float
     moved_slots: int
-    evaluation: Evaluation
+    evaluation: Evaluation | None
     solve_s: float
     spill: int = 0
     parameters: tuple[tuple[str, str], ...] = ()
@@ -140,13 +176,19 @@ class Solution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanDraft:
-    """A plan that is worth publishing and has no version yet."""
+    """A plan that is worth publishing and has no version yet.
+
+    Attributes:
+        parent: the version in force; 0 is the start placement.
+        comment: what the operator said, or which part of a chain it is; for people.
+    """
 
     deployment: str
     generation: int
     parent: int
     reason: Reason
     solution: Solution
+    comment: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +212,11 @@ class Plan:
         return replace(self, state=state)
 
     @property
+    def ref(self) -> PlanRef:
+        """What a participant calls it by."""
+        return PlanRef(version=self.version, digest=self.digest)
+
+    @property
     def digest(self) -> str:
         """Digest of the content."""
         return self.draft.solution.digest
@@ -188,12 +235,43 @@ class PlanRef:
     digest: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What makes a repeated call return the first answer.
+
+    Attributes:
+        id: the caller's.
+        call: what was asked for, so that an id cannot be used for two things; for people.
+        is_for_decision: the answer is the decision; else it is the plan, where one is published.
+    """
+
+    id: str
+    call: str
+    is_for_decision: bool = False
+
+    def answer(self, version: int, decision: Decision) -> int:
+        """Returns what is remembered of a publication: its version, or its decision's number."""
+        return decision.sequence if self.is_for_decision else version
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParkedPlan:
+    """A placement that a participant has refused for good.
+
+    It is never sent again to this incarnation of the participant.
+    """
+
+    participant: str
+    incarnation: str
+    digest: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """The answer to one load window: numbers only, so that a long journal stays small.
+    """The answer to one load window or one operator's call.
 
-    Fields as in the proto message of the same name; those from `evaluation` on are 0 or None when
-    nothing was evaluated.
+    Numbers only, so that a long journal stays small. Fields as in the proto message of the same
+    name; those from `evaluation` on are 0 or None when nothing was evaluated.
     """
 
     sequence: int

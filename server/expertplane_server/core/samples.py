@@ -97,8 +97,7 @@ class Sampler:
 
     def __init__(self, spec: DeploymentSpec) -> None:
         self._spec = spec
-        entries = spec.num_layers * spec.num_logical_experts
-        self._max_open = min(limits.MAX_OPEN_SAMPLES, max(1, limits.MAX_WINDOW_ENTRIES // entries))
+        self._max_open = _max_open(spec)
         # Who was there the last time, and since when nobody has come or gone.
         self._present: frozenset[int] = frozenset()
         self._present_since_s = float("-inf")
@@ -107,6 +106,22 @@ class Sampler:
         # Keys that have closed, oldest first; below a run's forgotten step all count as closed.
         self._closed: OrderedDict[SampleKey, None] = OrderedDict()
         self._forgotten_step: OrderedDict[str, int] = OrderedDict()
+
+    def change(self, spec: DeploymentSpec) -> int:
+        """Goes on under another spec, and returns the number of samples that this ends.
+
+        Where ranks, layers or experts are others, what is under way cannot be completed. It counts
+        as closed, like all that was counted before: reports are sent again after a reconnect.
+        """
+        before, self._spec = self._spec, spec
+        if spec.has_same_ranks(before):
+            return 0
+        self._max_open = _max_open(spec)
+        ended = list(self._open)
+        self._open.clear()
+        for key in ended:
+            self._remember_closed(key)
+        return len(ended)
 
     def add(
         self,
@@ -269,6 +284,12 @@ class Sampler:
             self._forgotten_step[run] = max(step, self._forgotten_step.pop(run, -1))
             while len(self._forgotten_step) > limits.MAX_MEMBERS:
                 self._forgotten_step.popitem(last=False)
+
+
+def _max_open(spec: DeploymentSpec) -> int:
+    """Returns the number of samples that may be under way."""
+    entries = spec.num_layers * spec.num_logical_experts
+    return min(limits.MAX_OPEN_SAMPLES, max(1, limits.MAX_WINDOW_ENTRIES // entries))
 
 
 def physical_to_logical(

@@ -13,6 +13,7 @@ from expertplane_server.core.parameters import (
     ForecastParameters,
     MigrationParameters,
     PlacementRules,
+    RolloutParameters,
     SampleParameters,
     TriggerParameters,
     check,
@@ -74,7 +75,11 @@ class RolloutMode(enum.StrEnum):
     """What happens to a plan that is worth publishing."""
 
     SHADOW = "shadow"
+    """Plan and score, publish nothing."""
     ADVISORY = "advisory"
+    """Commit at once; members switch when they can."""
+    COORDINATED = "coordinated"
+    """Every member stages the plan before any may switch to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,6 +300,7 @@ class DeploymentSpec:
     forecast: ForecastParameters = field(default_factory=ForecastParameters)
     migration: MigrationParameters = field(default_factory=MigrationParameters)
     rollout_mode: RolloutMode = RolloutMode.ADVISORY
+    rollout: RolloutParameters = field(default_factory=RolloutParameters)
 
     def __post_init__(self) -> None:
         layers, experts = self.num_layers, self.num_logical_experts
@@ -335,6 +341,19 @@ class DeploymentSpec:
         return len(self.layer_ids)
 
     @property
+    def map_shape(self) -> tuple[int, int]:
+        """Shape of `phy2log`: [num_layers, num_slots]."""
+        return self.num_layers, self.topology.num_slots
+
+    def has_same_ranks(self, other: DeploymentSpec) -> bool:
+        """Tells whether a change from one to the other keeps the generation."""
+        return (
+            self.topology == other.topology
+            and self.layer_ids == other.layer_ids
+            and self.num_logical_experts == other.num_logical_experts
+        )
+
+    @property
     def engine_rules(self) -> PlacementRules:
         """What the engine does not take: its own rules and those that were asked for."""
         return rules_of(self.engine, self.rules)
@@ -342,7 +361,14 @@ class DeploymentSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """A deployment as the store knows it."""
+    """A deployment as the store knows it.
+
+    Attributes:
+        generation: counts the topologies that it has had, from 1 on.
+        head: the highest version assigned.
+        committed: the highest version committed, in whatever generation.
+        pause_comment: what the operator said who paused it.
+    """
 
     name: str
     spec: DeploymentSpec
@@ -350,7 +376,13 @@ class Deployment:
     generation: int = 1
     head: int = 0
     committed: int = 0
+    is_paused: bool = False
+    pause_comment: str = ""
 
     def with_head(self, version: int) -> Deployment:
-        """Returns the deployment after `version` was assigned and committed."""
-        return replace(self, head=version, committed=version)
+        """Returns the deployment after `version` was assigned."""
+        return replace(self, head=max(self.head, version))
+
+    def with_committed(self, version: int) -> Deployment:
+        """Returns the deployment after `version` was committed."""
+        return replace(self, head=max(self.head, version), committed=version)

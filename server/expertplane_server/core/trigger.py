@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from expertplane_server.core.obstacles import Refusal
+
 
 _NECESSITIES = {
     Necessity.LOST_EXPERTS: "The placement in force has lost experts",
@@ -41,13 +43,13 @@ class Situation:
 
     Attributes:
         now_s: monotonic time.
-        published_at_s: when the last plan of this term was published; None when there is none.
-        is_busy: a solve is under way, or a committed plan is not yet applied by all members.
+        published_at_s: when the last plan was published; None when there is none.
+        obstacles: what speaks against a publication, the most telling first.
     """
 
     now_s: float
     published_at_s: float | None
-    is_busy: bool
+    obstacles: tuple[Refusal | None, ...]
 
 
 class Trigger:
@@ -82,10 +84,7 @@ class Trigger:
                     f"{parameters.cooldown_s:g} s."
                 )
                 return Reason.SKIPPED_COOLDOWN, message
-        if situation.is_busy:
-            message = "An earlier plan is still being solved or applied; it is not pre-empted."
-            return Reason.SKIPPED_ROLLOUT_IN_FLIGHT, message
-        return None
+        return next(filter(None, situation.obstacles), None)
 
     def judge(self, solution: Solution) -> tuple[Reason, str]:
         """Decides on a solved candidate."""

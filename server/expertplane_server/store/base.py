@@ -11,14 +11,27 @@ block; the service calls them from one thread of their own.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from expertplane_server.core.errors import UnavailableError
 
 
 if TYPE_CHECKING:
-    from expertplane_server.core.plan import Plan, PlanDraft
+    from expertplane_server.core.plan import (
+        Decision,
+        ParkedPlan,
+        Plan,
+        PlanDraft,
+        PlanState,
+        Request,
+    )
+    from expertplane_server.core.recovered import Recovered
     from expertplane_server.core.spec import Deployment, DeploymentSpec
+
+
+KEEP_PLANS = 64
+"""Plans of a deployment that are kept: enough for days of publication, and some megabytes."""
 
 
 class StoreError(UnavailableError):
@@ -39,8 +52,26 @@ class StoreDamagedError(StoreError):
     default_reason = "STORE_DAMAGED"
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A call that was carried out.
+
+    Attributes:
+        call: as in `Request`.
+        answer: the version that was published, or the sequence of the decision; 0 for other calls.
+    """
+
+    call: str
+    answer: int
+
+
 class Store(Protocol):
-    """Durable, versioned state of all deployments. Opening it starts a new epoch."""
+    """Durable, versioned state of all deployments. Opening it starts a new epoch.
+
+    Plans are immutable but for their state, and the latest `keep_plans` of a deployment are kept,
+    the committed and the staging one always. Where a method takes an `epoch`, one that is not the
+    store's is a ConflictError: a later owner has taken over.
+    """
 
     @property
     def epoch(self) -> int:
@@ -79,17 +110,157 @@ class Store(Protocol):
         """
         ...
 
-    def publish(self, draft: PlanDraft, *, epoch: int, now_s: float) -> Plan:
-        """Assigns the next version to a draft and commits it.
+    def update_deployment(
+        self,
+        name: str,
+        spec: DeploymentSpec,
+        *,
+        etag: str,
+        is_new_generation: bool,
+        epoch: int,
+        request: Request | None,
+        now_s: float,
+    ) -> Deployment:
+        """Replaces a spec, under a new etag and, if asked for, a new generation.
+
+        The forecast is taken along into a new generation where layers and experts are the same.
 
         Raises:
-            NotFoundError: the deployment is gone.
-            ConflictError: `epoch` is not the store's: a later owner has taken over.
+            NotFoundError: there is none of this name.
+            ConflictError: `etag` is not current, or the request id was used before.
         """
         ...
 
-    def mark_applied(self, deployment: str, version: int) -> None:
+    def set_paused(
+        self,
+        name: str,
+        *,
+        is_paused: bool,
+        comment: str,
+        epoch: int,
+        request: Request | None,
+        now_s: float,
+    ) -> Deployment:
+        """Pauses a deployment, or lifts its pause, whether or not it is paused already.
+
+        The comment is kept while the pause lasts. The etag stays.
+
+        Raises:
+            NotFoundError: there is none of this name.
+            ConflictError: the request id was used before.
+        """
+        ...
+
+    def publish(
+        self,
+        draft: PlanDraft,
+        *,
+        state: PlanState,
+        decision: Decision,
+        expected_head: int,
+        epoch: int,
+        request: Request | None,
+        now_s: float,
+    ) -> Plan:
+        """Assigns the next version to a draft; its decision goes into the journal with it.
+
+        Args:
+            draft: what to publish.
+            state: STAGING, or COMMITTED, which supersedes the plan committed before.
+            decision: its `plan_version` is set to the new version.
+            expected_head: the head that the caller knows.
+            epoch: the caller's term.
+            request: remembered, with the version as its answer, or the sequence of the decision
+                where it `is_for_decision`.
+            now_s: wall-clock time.
+
+        Raises:
+            NotFoundError: the deployment is gone.
+            ConflictError: the head is another, or the request id was used before.
+        """
+        ...
+
+    def commit(self, deployment: str, version: int, *, epoch: int) -> None:
+        """Commits a staging plan, which supersedes the one committed before; once is enough.
+
+        Raises:
+            NotFoundError: there is no such version.
+            ConflictError: it is aborted, or superseded, or lower than the committed version.
+        """
+        ...
+
+    def abort(
+        self, deployment: str, version: int, *, decision: Decision, epoch: int, now_s: float
+    ) -> None:
+        """Gives a staging plan up, with the decision that says why; once is enough.
+
+        Raises:
+            NotFoundError: there is no such version.
+            ConflictError: it is committed, or has been.
+        """
+        ...
+
+    def mark_applied(self, deployment: str, version: int, *, epoch: int) -> None:
         """Notes that every member serves with a committed version; no-op for any other state."""
+        ...
+
+    def record(
+        self,
+        deployment: str,
+        decision: Decision,
+        *,
+        epoch: int,
+        request: Request | None,
+        now_s: float,
+    ) -> None:
+        """Enters a decision in the journal, in place of one of the same sequence.
+
+        The latest `limits.MAX_JOURNAL` decisions are kept.
+
+        Raises:
+            NotFoundError: the deployment is gone.
+            ConflictError: the request id was used before.
+        """
+        ...
+
+    def park(self, deployment: str, parked: ParkedPlan, *, epoch: int) -> None:
+        """Remembers that a participant refuses a placement for good.
+
+        What other incarnations of the participant refused is forgotten, and the oldest of what
+        exceeds `bounds.MAX_PARKED` a participant or `limits.MAX_MEMBERS` participants. No-op when
+        the deployment is gone.
+        """
+        ...
+
+    def supersede(self, deployment: str, incarnation: str, *, epoch: int) -> None:
+        """Remembers that an incarnation is refused for good: the latest `limits.MAX_MEMBERS`.
+
+        No-op when the deployment is gone.
+        """
+        ...
+
+    def recover(self, deployment: str, *, num_plans: int) -> Recovered:
+        """Returns what a deployment's core needs to go on, from one transaction.
+
+        Args:
+            deployment: whose state it is.
+            num_plans: number of plans, the latest ones, at most; with the committed one besides.
+
+        Raises:
+            NotFoundError: there is no such deployment.
+        """
+        ...
+
+    def answered(self, request_id: str) -> Answered | None:
+        """Returns what a request id was used for, if it was."""
+        ...
+
+    def decision(self, deployment: str, sequence: int) -> Decision:
+        """Returns one decision of the journal.
+
+        Raises:
+            NotFoundError: there is none of this sequence any more.
+        """
         ...
 
     def plan(self, deployment: str, version: int) -> Plan:

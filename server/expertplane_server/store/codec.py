@@ -12,11 +12,13 @@ from expertplane_server.core.parameters import (
     ForecastParameters,
     MigrationParameters,
     PlacementRules,
+    RolloutParameters,
     SampleParameters,
     TriggerParameters,
 )
 from expertplane_server.core.plan import (
     Balance,
+    Decision,
     Evaluation,
     Necessity,
     Plan,
@@ -36,7 +38,7 @@ from expertplane_server.core.spec import (
 
 
 # Logical experts stay below 4096 and masked slots hold -1, so 16 bits hold every entry.
-MAP_DTYPE = np.dtype("<i2")
+_MAP_DTYPE = np.dtype("<i2")
 # Slots and rounds, the largest entries, stay below 65536.
 _TRANSFER_DTYPE = np.dtype("<u2")
 _TRANSFER_COLUMNS = 6
@@ -66,6 +68,7 @@ def spec_from_json(text: str) -> DeploymentSpec:
         forecast=ForecastParameters(**fields.pop("forecast", {})),
         migration=MigrationParameters(**fields.pop("migration", {})),
         rollout_mode=RolloutMode(fields.pop("rollout_mode")),
+        rollout=RolloutParameters(**fields.pop("rollout", {})),
         **fields,
     )
 
@@ -76,12 +79,13 @@ def _topology(fields: dict[str, Any]) -> TopologySpec:
     return TopologySpec(**fields, masked_ranks=tuple(masked), rank_capacities=tuple(capacities))
 
 
-def provenance_to_json(draft: PlanDraft) -> str:
+def _provenance_to_json(draft: PlanDraft) -> str:
     """Writes everything about a draft but its map and what has a column of its own."""
     solution = draft.solution
     return json.dumps(
         {
             "reason": draft.reason,
+            "comment": draft.comment,
             "policy": solution.policy,
             "mode": solution.mode,
             "seed": solution.seed,
@@ -111,7 +115,7 @@ def _transfer_totals(transfers: Transfers | None) -> dict[str, Any] | None:
     return {"total_bytes": transfers.total_bytes, "estimated_s": transfers.estimated_s}
 
 
-def transfers_to_blob(transfers: Transfers | None) -> bytes | None:
+def _transfers_to_blob(transfers: Transfers | None) -> bytes | None:
     """Writes the table of a migration."""
     return None if transfers is None else transfers.table.astype(_TRANSFER_DTYPE).tobytes()
 
@@ -124,11 +128,33 @@ def _transfers(totals: dict[str, Any] | None, blob: bytes | None) -> Transfers |
     return Transfers(table=table.astype(np.int32), **totals)
 
 
+def plan_to_row(plan: Plan) -> dict[str, Any]:
+    """Writes a plan as a database row."""
+    draft, solution = plan.draft, plan.draft.solution
+    num_layers, num_slots = solution.phy2log.shape
+    return {
+        "deployment": draft.deployment,
+        "version": plan.version,
+        "epoch": plan.epoch,
+        "generation": draft.generation,
+        "parent": draft.parent,
+        "state": plan.state,
+        "digest": solution.digest,
+        "num_layers": num_layers,
+        "num_slots": num_slots,
+        "num_logical_experts": solution.num_logical_experts,
+        "phy2log": np.ascontiguousarray(solution.phy2log, dtype=_MAP_DTYPE).tobytes(),
+        "provenance": _provenance_to_json(draft),
+        "created_at_s": plan.created_at_s,
+        "transfers": _transfers_to_blob(solution.transfers),
+    }
+
+
 def plan_from_row(row: dict[str, Any]) -> Plan:
     """Builds a plan from a database row; the caller checks the digest."""
     told = json.loads(row["provenance"])
     shape = (row["num_layers"], row["num_slots"])
-    phy2log = np.frombuffer(row["phy2log"], dtype=MAP_DTYPE).reshape(shape).astype(np.int32)
+    phy2log = np.frombuffer(row["phy2log"], dtype=_MAP_DTYPE).reshape(shape).astype(np.int32)
     phy2log.flags.writeable = False
     before, necessity = told["balance_before"], told.get("necessity")
     solution = Solution(
@@ -142,7 +168,7 @@ def plan_from_row(row: dict[str, Any]) -> Plan:
         balance_before=_balance(before) if before is not None else None,
         gain=told["gain"],
         moved_slots=told["moved_slots"],
-        evaluation=Evaluation(told["evaluation"]),
+        evaluation=_evaluation(told["evaluation"]),
         solve_s=told["solve_s"],
         # What an earlier release did not write takes its default.
         spill=told.get("spill", 0),
@@ -160,6 +186,7 @@ def plan_from_row(row: dict[str, Any]) -> Plan:
         parent=row["parent"],
         reason=Reason(told["reason"]),
         solution=solution,
+        comment=told.get("comment", ""),
     )
     return Plan(
         draft=draft,
@@ -168,6 +195,23 @@ def plan_from_row(row: dict[str, Any]) -> Plan:
         state=PlanState(row["state"]),
         created_at_s=row["created_at_s"],
     )
+
+
+def decision_to_json(decision: Decision) -> str:
+    """Writes a decision."""
+    return json.dumps(asdict(decision), sort_keys=True)
+
+
+def decision_from_json(text: str) -> Decision:
+    """Reads what `decision_to_json` wrote, in this release or an earlier one."""
+    fields = json.loads(text)
+    reason, evaluation = Reason(fields.pop("reason")), fields.pop("evaluation", None)
+    return Decision(**fields, reason=reason, evaluation=_evaluation(evaluation))
+
+
+def _evaluation(value: str | None) -> Evaluation | None:
+    """Reads what figures were measured on."""
+    return Evaluation(value) if value is not None else None
 
 
 def _balance(fields: dict[str, Any]) -> Balance:

@@ -59,6 +59,31 @@ CREATE TABLE forecasts (
     written_at_s REAL NOT NULL
 ) STRICT;
 """,
+    """
+ALTER TABLE deployments ADD COLUMN is_paused INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE deployments ADD COLUMN pause_comment TEXT NOT NULL DEFAULT '';
+ALTER TABLE requests ADD COLUMN answer INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE decisions (
+    deployment TEXT NOT NULL REFERENCES deployments (name) ON DELETE CASCADE,
+    sequence INTEGER NOT NULL,
+    content TEXT NOT NULL,
+    PRIMARY KEY (deployment, sequence)
+) STRICT;
+CREATE TABLE parked (
+    id INTEGER PRIMARY KEY,
+    deployment TEXT NOT NULL REFERENCES deployments (name) ON DELETE CASCADE,
+    participant TEXT NOT NULL,
+    incarnation TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    UNIQUE (deployment, participant, digest)
+) STRICT;
+CREATE TABLE superseded (
+    id INTEGER PRIMARY KEY,
+    deployment TEXT NOT NULL REFERENCES deployments (name) ON DELETE CASCADE,
+    incarnation TEXT NOT NULL,
+    UNIQUE (deployment, incarnation)
+) STRICT;
+""",
 )
 SCHEMA_VERSION = len(_VERSIONS)
 
@@ -75,14 +100,7 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
         StoreError: it is sound, and could not be brought to the present schema.
         sqlite3.Error: it cannot be read.
     """
-    verdict = connection.execute("PRAGMA quick_check").fetchone()[0]
-    if verdict != "ok":
-        raise StoreDamagedError(f"Expected {path} to pass its check, got: {verdict}.")
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if not 0 <= version <= SCHEMA_VERSION:
-        raise StoreDamagedError(
-            f"Expected schema version {SCHEMA_VERSION} or earlier in {path}, got {version}."
-        )
+    version = check(connection, path)
     for number, script in enumerate(_VERSIONS[version:], start=version + 1):
         try:
             connection.executescript(
@@ -95,3 +113,28 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
                 f"Expected to bring {path} to schema version {number}, got: {error}. "
                 f"It stays at version {number - 1}."
             ) from error
+
+
+def check(connection: sqlite3.Connection, path: Path) -> int:
+    """Checks a database without changing it.
+
+    Args:
+        connection: to the database, in autocommit.
+        path: its file, for messages.
+
+    Returns:
+        Its schema version; 0 for one that is still empty.
+
+    Raises:
+        StoreDamagedError: the file fails its check, or a later release wrote it.
+        sqlite3.Error: it cannot be read.
+    """
+    verdict = connection.execute("PRAGMA quick_check").fetchone()[0]
+    if verdict != "ok":
+        raise StoreDamagedError(f"Expected {path} to pass its check, got: {verdict}.")
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if not 0 <= version <= SCHEMA_VERSION:
+        raise StoreDamagedError(
+            f"Expected schema version {SCHEMA_VERSION} or earlier in {path}, got {version}."
+        )
+    return version

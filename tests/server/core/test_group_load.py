@@ -128,4 +128,4 @@ def test_known_plans_are_bounded() -> None:
     """Of many plans the latest sixteen maps are kept."""
     group = builders.group(*(builders.plan(version=v) for v in range(1, 31)))
 
-    assert list(group._intake._maps) == list(range(15, 31))
+    assert list(group._state.intake._maps) == list(range(15, 31))

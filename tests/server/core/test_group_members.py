@@ -119,7 +119,11 @@ def test_lone_member_may_change_its_start_placement() -> None:
     talk.tell(builders.hello(1, started=1, initial_phy2log=np.array([[3, 2, 1, 0]])))
 
     again = builders.hello(2, started=2, initial_phy2log=np.array([[0, 1, 2, 3]]))
-    assert talk.tell(again) == ["1 ends: SUPERSEDED", "2 < welcome no_plan_yet elected"]
+    assert talk.tell(again) == [
+        "1 ends: SUPERSEDED",
+        "supersede",
+        "2 < welcome no_plan_yet elected",
+    ]
 
 
 def test_superseding_tells_the_new_elected() -> None:
@@ -154,7 +158,7 @@ def test_end_of_a_stream_that_was_superseded() -> None:
 
 @pytest.mark.parametrize(("version", "epoch"), [(8, 0), (8, 1), (0, 2), (8, 2)])
 def test_restored_backup(version: int, epoch: int) -> None:
-    """Who has seen more than the store makes its counters jump before it is welcomed."""
+    """After a participant has told of more, the next version and term are new to everybody."""
     talk = Conversation(builders.group(builders.plan(version=7)))
 
     assert talk.tell(builders.hello(1, highest_version=version, highest_epoch=epoch)) == [

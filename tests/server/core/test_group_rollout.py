@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from expertplane_server.core import events as ev
 from expertplane_server.core.plan import PlanRef, PlanState
 
@@ -17,12 +19,12 @@ def serving(version: int = 1) -> Conversation:
     return talk
 
 
-def test_staged_is_not_served() -> None:
-    """STAGED belongs to the coordinated roll-out; it is refused and changes nothing."""
+def test_staged_unasked() -> None:
+    """A member that stages what nobody rolls out together is heard, and has applied nothing."""
     talk = serving()
     staged = ev.Ack(stream=1, ref=builders.ref(builders.plan()), phase=ev.AckPhase.STAGED)
 
-    assert talk.tell(staged) == ["1 < refused 0: UNIMPLEMENTED ack.phase"]
+    assert talk.tell(staged) == []
     assert [member.applied for member in talk.group.members] == [PlanRef()]
 
 
@@ -56,7 +58,7 @@ def test_permanent_nack_settles_the_plan() -> None:
     """A plan that its last member refused for good holds the next window up no longer."""
     talk = serving()
 
-    assert talk.tell(builders.nack(1)) == []
+    assert talk.tell(builders.nack(1)) == ["park a"]
     assert talk.tell(builders.report(first_step=1))[-1] == "solve 2 of 1 samples"
 
 
@@ -81,9 +83,9 @@ def test_each_refused_content_is_remembered() -> None:
 def test_memory_of_refusals_is_bounded() -> None:
     """Of very many plans that a member refused, the latest sixteen are remembered."""
     talk = serving()
-    for version in range(2, 40):
+    for version, slots in enumerate(itertools.permutations(range(4)), start=2):
         talk.tell(builders.nack(version - 1))
-        talk.publish(builders.plan(*([(0, 1, 2, 3)] * version), version=version))
+        talk.publish(builders.plan(slots, version=version))
 
     (member,) = talk.group.members
     assert len(member.refused) == 16
@@ -111,16 +113,29 @@ def test_refused_content_is_sent_to_a_new_process() -> None:
     talk.tell(builders.nack(1), ev.StreamEnded(stream=1, is_goodbye=False))
 
     lines = talk.tell(builders.hello(2, started=2))
-    assert lines == ["2 < welcome take_this_plan v1 elected"]
+    assert lines == ["supersede", "2 < welcome take_this_plan v1 elected"]
 
 
-def test_transient_nack_is_retried_with_a_heartbeat() -> None:
-    """Who asked for time gets the plan once more with the next heartbeat, not sooner."""
+def test_transient_nack_is_retried_ever_later() -> None:
+    """Who asks for time gets the plan after a heartbeat interval, then after two, and so on."""
     talk = serving()
+    sent_at_s = []
+    talk.tell(builders.nack(1, is_transient=True))
+    for _ in range(40):
+        if "1 < commit v1" in talk.wait(1.0):
+            sent_at_s.append(talk.now_s)
+            talk.tell(builders.nack(1, is_transient=True))
+        talk.tell(ev.Heartbeat(stream=1, applied=PlanRef()))
 
-    assert talk.tell(builders.nack(1, is_transient=True)) == []
-    assert talk.wait(1.0) == []
-    assert talk.wait(4.0) == ["1 < heartbeat head 1 committed 1", "1 < commit v1"]
+    assert sent_at_s == [5.0, 15.0, 35.0]
+
+
+def test_retry_waits_for_the_next_refusal() -> None:
+    """A plan that is sent again is not sent a third time unless it is refused again."""
+    talk = serving()
+    talk.tell(builders.nack(1, is_transient=True))
+
+    assert talk.wait(5.0) == ["1 < commit v1", "1 < heartbeat head 1 committed 1"]
     assert talk.wait(5.0) == ["1 < heartbeat head 1 committed 1"]
 
 

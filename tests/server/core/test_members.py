@@ -10,7 +10,7 @@ from expertplane_server.core.errors import (
     ExhaustedError,
     FailedPreconditionError,
 )
-from expertplane_server.core.members import Membership
+from expertplane_server.core.members import Admitted, Membership
 
 from .. import builders
 
@@ -19,7 +19,7 @@ def test_admitted() -> None:
     """A participant is a member from its Hello on, with the ranks that it named."""
     members = Membership()
 
-    assert members.admit(builders.hello(7, "a", (0, 3)), 1.0) is None
+    assert members.admit(builders.hello(7, "a", (0, 3)), 1.0) == Admitted()
     assert [member.hello.participant for member in members] == ["a"]
     assert members.ranks == {0, 3}
 
@@ -39,7 +39,7 @@ def test_latest_stream_wins() -> None:
     members = Membership()
     members.admit(builders.hello(1, "a", (0, 1)), 0.0)
 
-    assert members.admit(builders.hello(2, "a", (1, 2)), 0.0) == 1
+    assert members.admit(builders.hello(2, "a", (1, 2)), 0.0).stream == 1
     assert (members.get(1), members.ranks) == (None, {1, 2})
 
 
@@ -75,7 +75,7 @@ def test_same_incarnation_may_come_back() -> None:
     members.remove(1)
     members.admit(builders.hello(2, started=1), 0.0)
 
-    assert members.admit(builders.hello(3, started=1), 0.0) == 2
+    assert members.admit(builders.hello(3, started=1), 0.0).stream == 2
 
 
 @pytest.mark.parametrize("is_stream_lost_first", [True, False])
@@ -85,7 +85,7 @@ def test_refused_plan_stays_refused(is_stream_lost_first: bool) -> None:
     members.admit(builders.hello(1, started=1), 0.0)
     member = members.get(1)
     assert member is not None
-    member.refuse(builders.plan())
+    member.refuse(builders.plan().digest)
     if is_stream_lost_first:
         members.remove(1)
     members.admit(builders.hello(2, started=1), 0.0)
@@ -101,7 +101,7 @@ def test_new_incarnation_has_refused_nothing() -> None:
     members.admit(builders.hello(1, started=1), 0.0)
     member = members.get(1)
     assert member is not None
-    member.refuse(builders.plan())
+    member.refuse(builders.plan().digest)
     members.admit(builders.hello(2, started=2), 0.0)
 
     fresh = members.get(2)
@@ -129,7 +129,7 @@ def test_refused_hello_supersedes_nobody() -> None:
     with pytest.raises(AlreadyExistsError):
         members.admit(builders.hello(3, "b", (0,), started=2), 0.0)
     assert members.get(2) is not None
-    assert members.admit(builders.hello(4, "b", (1,), started=1), 0.0) == 2
+    assert members.admit(builders.hello(4, "b", (1,), started=1), 0.0).stream == 2
 
 
 def test_number_of_members_is_bounded() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
 from expertplane_server.store import MemoryStore, SqliteStore
+from expertplane_server.store.base import KEEP_PLANS
 
 
 if TYPE_CHECKING:
@@ -17,11 +18,28 @@ if TYPE_CHECKING:
     from expertplane_server.store import Store
 
 
+class OpenStore(Protocol):
+    """Opens a fresh store."""
+
+    def __call__(self, *, keep_plans: int = KEEP_PLANS) -> Store:
+        """Open it."""
+        ...
+
+
 @pytest.fixture(params=["memory", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
+    """What opens a fresh store."""
+
+    def opened(*, keep_plans: int = KEEP_PLANS) -> Store:
+        if request.param == "memory":
+            return MemoryStore(keep_plans=keep_plans)
+        return SqliteStore(tmp_path / "planner.db", keep_plans=keep_plans)
+
+    return opened
+
+
+@pytest.fixture
+def store(open_store: OpenStore) -> Iterator[Store]:
     """A fresh store."""
-    opened: Store = (
-        MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "planner.db")
-    )
-    with closing(opened):
+    with closing(open_store()) as opened:
         yield opened

@@ -13,6 +13,7 @@ from expertplane_server.core.parameters import (
     ForecastParameters,
     MigrationParameters,
     PlacementRules,
+    RolloutParameters,
 )
 from expertplane_server.core.plan import PlanState
 from expertplane_server.core.spec import Mode, PolicyChoice, RolloutMode
@@ -45,7 +46,7 @@ def create(
 
 def publish(store: Store, *layers: tuple[int, ...], name: str = builders.NAME) -> Plan:
     """Publish a plan in the store's term."""
-    return store.publish(builders.draft(*layers, name=name), epoch=store.epoch, now_s=2.0)
+    return builders.published(store, builders.draft(*layers, name=name), now_s=2.0)
 
 
 def delete(
@@ -98,7 +99,8 @@ def test_spec_comes_back(store: Store) -> None:
         ),
         forecast=ForecastParameters(recent_windows=2, half_life_windows=3.5),
         migration=MigrationParameters(bytes_per_expert=44_000_000, intra_node_bytes_per_s=1e9),
-        rollout_mode=RolloutMode.SHADOW,
+        rollout_mode=RolloutMode.COORDINATED,
+        rollout=RolloutParameters(stage_deadline_s=7.5, hold_down_s=0),
         window_samples=7,
         min_gain=0.123,
         deadline_s=1.5,
@@ -231,7 +233,7 @@ def test_publish(store: Store) -> None:
     """A published plan has the next version and the term, and comes back the same."""
     create(store)
     draft = builders.draft((3, 1, 2, 0))
-    plan = store.publish(draft, epoch=1, now_s=77.25)
+    plan = builders.published(store, draft, now_s=77.25)
 
     assert (plan.version, plan.epoch, plan.state) == (1, 1, PlanState.COMMITTED)
     assert plan.created_at_s == 77.25
@@ -244,7 +246,7 @@ def test_publish(store: Store) -> None:
 def test_plan_without_incumbent(store: Store) -> None:
     """A plan that was compared with nothing comes back so."""
     create(store)
-    store.publish(builders.draft(has_incumbent=False), epoch=1, now_s=0.0)
+    builders.published(store, builders.draft(has_incumbent=False))
 
     assert store.plan(builders.NAME, 1).draft.solution.balance_before is None
 
@@ -270,7 +272,7 @@ def test_older_plans_are_superseded(store: Store) -> None:
     """A new plan supersedes all older ones, applied or not."""
     create(store)
     publish(store)
-    store.mark_applied(builders.NAME, 1)
+    store.mark_applied(builders.NAME, 1, epoch=store.epoch)
     publish(store)
     publish(store)
 
@@ -282,7 +284,7 @@ def test_applied(store: Store) -> None:
     """A committed plan becomes an applied one."""
     create(store)
     publish(store)
-    store.mark_applied(builders.NAME, 1)
+    store.mark_applied(builders.NAME, 1, epoch=store.epoch)
 
     assert store.plan(builders.NAME, 1).state is PlanState.APPLIED
 
@@ -292,9 +294,9 @@ def test_applied_too_late(store: Store) -> None:
     create(store)
     publish(store)
     publish(store)
-    store.mark_applied(builders.NAME, 1)
-    store.mark_applied(builders.NAME, 9)
-    store.mark_applied("no/such", 1)
+    store.mark_applied(builders.NAME, 1, epoch=store.epoch)
+    store.mark_applied(builders.NAME, 9, epoch=store.epoch)
+    store.mark_applied("no/such", 1, epoch=store.epoch)
 
     assert store.plan(builders.NAME, 1).state is PlanState.SUPERSEDED
 
@@ -312,7 +314,7 @@ def test_publish_in_another_term(store: Store, epoch: int) -> None:
     create(store)
 
     with pytest.raises(ConflictError) as refusal:
-        store.publish(builders.draft(), epoch=epoch, now_s=0.0)
+        builders.published(store, epoch=epoch)
     assert refusal.value.reason == "STALE_EPOCH"
     assert versions(store) == []
 
@@ -348,7 +350,7 @@ def test_raised_epoch_fences_the_one_before(store: Store) -> None:
     store.raise_counters(builders.NAME, version=0, epoch=5)
 
     with pytest.raises(ConflictError):
-        store.publish(builders.draft(), epoch=1, now_s=0.0)
+        builders.published(store, epoch=1)
 
 
 def test_raise_counters_of_nobody(store: Store) -> None:

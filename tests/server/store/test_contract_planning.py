@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from expertplane_server.core.plan import Necessity
+from expertplane_server.core.plan import Necessity, Reason
 
 from .. import builders
 from .test_contract import create, delete
@@ -31,7 +31,7 @@ def test_plan_with_its_migration(store: Store) -> None:
     )
     nothing = replace(builders.transfers(), table=np.zeros((0, 6), dtype=np.int32))
     for number, draft in enumerate((rich, builders.draft(transfers=nothing)), start=1):
-        store.publish(draft, epoch=1, now_s=0.0)
+        builders.published(store, draft)
         solution = store.plan(builders.NAME, number).draft.solution
         wanted = draft.solution
 
@@ -47,10 +47,22 @@ def test_plan_with_its_migration(store: Store) -> None:
             assert getattr(solution, name) == getattr(wanted, name)
 
 
+def test_operators_plan(store: Store) -> None:
+    """An operator's plan keeps its comment, and that it was measured on nothing."""
+    create(store)
+    own = replace(builders.draft(evaluation=None, policy="operator"), comment="by h\u00e4nd")
+    own = replace(own, reason=Reason.PUBLISHED_BY_OPERATOR)
+    builders.published(store, own)
+    draft = store.plan(builders.NAME, 1).draft
+
+    assert (draft.comment, draft.reason) == ("by h\u00e4nd", Reason.PUBLISHED_BY_OPERATOR)
+    assert draft.solution.evaluation is None
+
+
 def test_plans_without_transfers(store: Store) -> None:
     """A list may leave migrations out, which are most of what is stored of a plan."""
     create(store)
-    store.publish(builders.draft(transfers=builders.transfers()), epoch=1, now_s=0.0)
+    builders.published(store, builders.draft(transfers=builders.transfers()))
     (whole,) = store.plans(builders.NAME, below=9, limit=9)
     (brief,) = store.plans(builders.NAME, below=9, limit=9, has_transfers=False)
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from expertplane_server.core.errors import ConflictError
 from expertplane_server.core.plan import PlanState
 from expertplane_server.store import SqliteStore, StoreError, StoreInUseError
-from expertplane_server.store.base import StoreDamagedError
-from expertplane_server.store.sqlite import _REQUESTS_KEPT
+from expertplane_server.store.base import Answered, StoreDamagedError
+from expertplane_server.store.bounds import MAX_REQUESTS
 
 from .. import builders
 
@@ -47,7 +47,13 @@ def fill(path: Path, num_plans: int = 1) -> None:
     with opened(path) as store:
         store.create_deployment(builders.NAME, builders.spec(), request_id="r1", now_s=0.0)
         for _ in range(num_plans):
-            store.publish(builders.draft(), epoch=store.epoch, now_s=0.0)
+            builders.published(store)
+
+
+def environment() -> dict[str, str]:
+    """Return an environment in which the checkout's packages are found."""
+    packages = (ROOT / each for each in ("proto", "planner", "server", "client", "."))
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(str(each) for each in packages)}
 
 
 def execute(path: Path, statement: str) -> None:
@@ -61,7 +67,7 @@ def test_reopened(path: Path) -> None:
     fill(path, 2)
     with opened(path) as store:
         before = store.deployments()
-        store.mark_applied(builders.NAME, 2)
+        store.mark_applied(builders.NAME, 2, epoch=store.epoch)
 
     with opened(path) as store:
         assert store.deployments() == before
@@ -73,7 +79,61 @@ def test_reopened(path: Path) -> None:
             builders.NAME, builders.spec(), request_id="r1", now_s=0.0
         )
         assert repeated == (before[0], False)
-        assert store.publish(builders.draft(), epoch=store.epoch, now_s=0.0).version == 3
+        assert builders.published(store).version == 3
+
+
+def test_orders_are_durable(path: Path) -> None:
+    """A pause, a new spec, a roll-out under way and what was refused outlive a restart."""
+    fill(path)
+    with opened(path) as store:
+        (first,) = store.deployments()
+        store.save_forecast(builders.NAME, 1, b"learned", now_s=0.0)
+        told: dict[str, Any] = {"epoch": 2, "now_s": 0.0}
+        paused = builders.request("r2", "pause prod/v3")
+        store.set_paused(builders.NAME, is_paused=True, comment="why", request=paused, **told)
+        store.update_deployment(
+            builders.NAME,
+            builders.spec(topology=builders.topology(slots_per_rank=4)),
+            etag=first.etag,
+            is_new_generation=True,
+            request=None,
+            **told,
+        )
+        builders.published(store, state=PlanState.STAGING)
+        store.record(builders.NAME, builders.decision(9), request=None, **told)
+        store.park(builders.NAME, builders.parked(), epoch=2)
+        store.supersede(builders.NAME, "i1", epoch=2)
+        before = store.recover(builders.NAME, num_plans=9)
+
+    with opened(path) as store:
+        after = store.recover(builders.NAME, num_plans=9)
+        assert replace(after, plans=()) == replace(before, plans=())
+        assert after.deployment.is_paused
+        assert after.deployment.generation == 2
+        assert [plan.state for plan in after.plans] == [PlanState.STAGING, PlanState.COMMITTED]
+        assert [each.sequence for each in after.decisions] == [1, 2, 9]
+        assert (after.parked, after.superseded) == ((builders.parked(),), ("i1",))
+        assert store.forecast(builders.NAME, 2) == b"learned"
+        assert store.answered("r2") == Answered("pause prod/v3", 0)
+        with pytest.raises(ConflictError):
+            store.commit(builders.NAME, 2, epoch=2)
+        store.commit(builders.NAME, 2, epoch=3)
+
+
+def test_how_the_file_is_kept(path: Path) -> None:
+    """Every commit reaches the disk, by way of a write-ahead log, into strict tables."""
+    with opened(path) as store:
+        connection = store._database._connection
+        settings = {
+            name: connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("journal_mode", "synchronous", "foreign_keys")
+        }
+        tables = [tuple(row) for row in connection.execute("PRAGMA main.table_list")]
+
+    assert settings == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
+    ours = {name: is_strict for _, name, *_, is_strict in tables if "sqlite" not in name}
+    assert len(ours) == 9
+    assert set(ours.values()) == {1}
 
 
 def test_every_opening_starts_a_term(path: Path) -> None:
@@ -94,7 +154,7 @@ def test_raised_counters_are_durable(path: Path) -> None:
 
     with opened(path) as store:
         assert store.epoch == 72
-        assert store.publish(builders.draft(), epoch=72, now_s=0.0).version == 41
+        assert builders.published(store, epoch=72).version == 41
 
 
 def test_counter_of_a_deleted_deployment_is_durable(path: Path) -> None:
@@ -105,7 +165,7 @@ def test_counter_of_a_deleted_deployment_is_durable(path: Path) -> None:
 
     with opened(path) as store:
         store.create_deployment(builders.NAME, builders.spec(), request_id="", now_s=0.0)
-        assert store.publish(builders.draft(), epoch=store.epoch, now_s=0.0).version == 3
+        assert builders.published(store).version == 3
 
 
 def test_term_of_an_earlier_owner_is_fenced(path: Path) -> None:
@@ -115,7 +175,7 @@ def test_term_of_an_earlier_owner_is_fenced(path: Path) -> None:
         execute(path, "UPDATE term SET epoch = 9")
 
         with pytest.raises(ConflictError):
-            store.publish(builders.draft(), epoch=store.epoch, now_s=0.0)
+            builders.published(store)
 
 
 def test_second_owner(path: Path) -> None:
@@ -137,7 +197,7 @@ def test_second_process(path: Path) -> None:
     with opened(path) as store:
         second = subprocess.run(
             [sys.executable, "-c", opener, str(path)],
-            env=_environment(),
+            env=environment(),
             capture_output=True,
             text=True,
             check=False,
@@ -189,15 +249,15 @@ def test_cut_off(path: Path) -> None:
         SqliteStore(path)
 
 
-@pytest.mark.parametrize("version", [3, -1])
+@pytest.mark.parametrize("version", [4, -1])
 def test_schema_of_another_release(path: Path, version: int) -> None:
     """A file that another release wrote is refused and not touched."""
     fill(path)
     execute(path, f"PRAGMA user_version = {version}")
 
-    with pytest.raises(StoreDamagedError, match=f"schema version 2 or .*, got {version}"):
+    with pytest.raises(StoreDamagedError, match=f"schema version 3 or .*, got {version}"):
         SqliteStore(path)
-    execute(path, "PRAGMA user_version = 2")
+    execute(path, "PRAGMA user_version = 3")
     with opened(path) as store:
         assert store.epoch == 2
 
@@ -240,7 +300,7 @@ def test_damaged_plan(path: Path, statement: str) -> None:
     with opened(path) as store:
         store.create_deployment(builders.NAME, builders.spec(), request_id="", now_s=0.0)
         draft = builders.draft(transfers=builders.transfers())
-        store.publish(draft, epoch=store.epoch, now_s=0.0)
+        builders.published(store, draft)
     execute(path, statement)
 
     with opened(path) as store:
@@ -248,6 +308,25 @@ def test_damaged_plan(path: Path, statement: str) -> None:
             store.plan(builders.NAME, 1)
         with pytest.raises(StoreDamagedError):
             store.plans(builders.NAME, below=9, limit=9)
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"reason": "NONE"}'])
+def test_damaged_decision(path: Path, text: str) -> None:
+    """A decision that cannot be read is damage, and named."""
+    fill(path)
+    execute(path, f"UPDATE decisions SET content = '{text}'")
+
+    with opened(path) as store, pytest.raises(StoreDamagedError, match="decision 1 of prod/v3"):
+        store.decision(builders.NAME, 1)
+
+
+def test_committed_plan_that_is_lost(path: Path) -> None:
+    """A deployment whose committed plan is not there is not taken for a new one."""
+    fill(path, 2)
+    execute(path, "DELETE FROM plans WHERE version = 2")
+
+    with opened(path) as store, pytest.raises(StoreDamagedError, match="version 2 of prod/v3"):
+        store.recover(builders.NAME, num_plans=9)
 
 
 @pytest.mark.parametrize("text", ["{", "{}", "[]", '{"policy": 3}'])
@@ -281,78 +360,20 @@ def test_spec_that_breaks_a_rule(path: Path) -> None:
         store.deployments()
 
 
-def test_full_disk(path: Path) -> None:
-    """A full disk refuses a plan whole; with room, its version is still free."""
-    fill(path)
-    with opened(path) as store:
-        pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
-        store._connection.execute(f"PRAGMA max_page_count = {pages}")
-        published = 1
-
-        def publish_for_ever() -> None:
-            nonlocal published
-            while True:
-                store.publish(builders.draft(), epoch=store.epoch, now_s=0.0)
-                published += 1
-
-        with pytest.raises(StoreError) as refusal:
-            publish_for_ever()
-
-        assert "full" in refusal.value.message
-        assert store.deployments()[0].head == published
-        store._connection.execute("PRAGMA max_page_count = 100000")
-        plan = store.publish(builders.draft(), epoch=store.epoch, now_s=0.0)
-        assert plan.version == published + 1
-
-
 def test_request_ids_are_bounded(path: Path) -> None:
     """The newest request ids are kept, whatever the wall clock says."""
     with opened(path) as store:
-        with store._transaction() as connection:
+        with store._database.transaction() as connection:
             connection.executemany(
-                "INSERT INTO requests VALUES (?, 'create a/a', ?)",
-                [(f"r{number}", 1e9) for number in range(_REQUESTS_KEPT)],
+                "INSERT INTO requests VALUES (?, 'create a/a', ?, 0)",
+                [(f"r{number}", 1e9) for number in range(MAX_REQUESTS)],
             )
         # The clock has been set back by then.
         store.create_deployment(builders.NAME, builders.spec(), request_id="new", now_s=5.0)
         store.create_deployment(builders.NAME, builders.spec(), request_id="new", now_s=6.0)
-        with store._transaction() as connection:
+        with store._database.transaction() as connection:
             kept = [row[0] for row in connection.execute("SELECT request_id FROM requests")]
 
-    assert len(kept) == _REQUESTS_KEPT
+    assert len(kept) == MAX_REQUESTS
     assert "new" in kept
     assert "r0" not in kept
-
-
-def test_killed_while_publishing(path: Path) -> None:
-    """Every version that was acknowledged before a kill -9 is there after it."""
-    publisher = subprocess.Popen(
-        [sys.executable, "-m", "tests.server.store.publisher", str(path)],
-        env=_environment(),
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert publisher.stdout is not None
-    acknowledged = 0
-    with publisher.stdout as lines:
-        for line in lines:
-            acknowledged = int(line)
-            if acknowledged == 25:
-                publisher.send_signal(signal.SIGKILL)
-    publisher.wait()
-
-    with opened(path) as store:
-        kept = [plan.version for plan in store.plans(builders.NAME, below=2**63 - 1, limit=10**6)]
-        assert acknowledged >= 25
-        # The last one may have been stored without a word.
-        assert len(kept) in (acknowledged, acknowledged + 1)
-        assert kept == list(range(len(kept), 0, -1))
-        assert store.epoch == 2
-        assert store.publish(builders.draft(), epoch=2, now_s=0.0).version == len(kept) + 1
-
-
-def _environment() -> dict[str, str]:
-    """Return an environment in which the checkout's packages are found."""
-    packages = (ROOT / each for each in ("proto", "planner", "server", "client", "."))
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(str(each) for each in packages)}
