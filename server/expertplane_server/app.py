@@ -16,8 +16,8 @@ from expertplane_server.rpc.health import Health
 from expertplane_server.rpc.server import add_services, open_server
 from expertplane_server.runtime.clock import SystemClock
 from expertplane_server.runtime.directory import Directory
-from expertplane_server.runtime.driver import Services
 from expertplane_server.runtime.lag import watch_lag
+from expertplane_server.runtime.services import Services
 from expertplane_server.runtime.solver import SolverProcess
 from expertplane_server.runtime.store_thread import StoreThread
 from expertplane_server.runtime.watch_hub import WatchHub
@@ -52,7 +52,9 @@ class App:
         self, config: ServerConfig, *, open_store: Callable[[], Store] | None = None
     ) -> None:
         self._config = config
-        self._open_store = open_store or (lambda: SqliteStore(config.store_path))
+        self._open_store = open_store or (
+            lambda: SqliteStore(config.store_path, keep_plans=config.keep_plans)
+        )
         self._metrics = Metrics()
         self._health = Health()
         self._server: grpc.aio.Server | None = None
@@ -119,7 +121,10 @@ class App:
             clock=SystemClock(),
         )
         self._directory = Directory(
-            services, epoch=store.epoch, heartbeat_interval_s=config.heartbeat_interval_s
+            services,
+            epoch=store.epoch,
+            heartbeat_interval_s=config.heartbeat_interval_s,
+            report_interval_s=config.report_interval_s,
         )
         await self._directory.load()
         await self._health.start()
@@ -145,7 +150,7 @@ class App:
     async def drain(self) -> None:
         """Lets go of participants and watchers, saves what was learned, refuses new calls.
 
-        The forecasts and the streams each have `grace_s` to come to their end.
+        The forecasts, and the calls that were accepted, each have `grace_s` to come to their end.
         """
         assert self._server is not None
         assert self._directory is not None

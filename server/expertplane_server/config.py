@@ -9,10 +9,12 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from expertplane_server.core.errors import InvalidArgumentError
+from expertplane_server.store.base import KEEP_PLANS
 
 
 _DEVICE = re.compile(r"auto|cpu|cuda:\d{1,3}")
 _STORE_PREFIX = "sqlite:///"
+_MOST_PLANS = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +27,8 @@ class ServerConfig:
     """Address of /metrics, HOST:PORT; empty turns it off."""
     store: str = ""
     """sqlite:///path; empty for the file in the user's state directory."""
+    keep_plans: int = KEEP_PLANS
+    """Plans of each deployment that the store keeps: what one can look up and roll back to."""
     device: str = "auto"
     """Where the solver plans: auto, cpu or cuda:N."""
     has_reflection: bool = False
@@ -58,6 +62,11 @@ class ServerConfig:
             )
         if self.store:
             _store_path(self.store)
+        if not 2 <= self.keep_plans <= _MOST_PLANS:
+            raise InvalidArgumentError(
+                f"Expected to keep 2 to {_MOST_PLANS} plans, got {self.keep_plans}.",
+                field="keep_plans",
+            )
         self._check_times()
 
     def _check_times(self) -> None:

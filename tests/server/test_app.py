@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import TYPE_CHECKING
 from unittest.mock import AsyncMock, Mock
 
 import pytest
 
 from expertplane_server.app import App
 from expertplane_server.config import ServerConfig
+
+from . import builders
+
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize("error", [TimeoutError(), KeyError("oops")])
@@ -29,3 +36,16 @@ async def test_drain_waits_for_the_streams(
         await app.drain()
 
     have_ended.assert_called_once_with(7.0)
+
+
+async def test_store_keeps_as_many_plans_as_asked_for(tmp_path: Path) -> None:
+    """The number of plans to keep reaches the store."""
+    url = f"sqlite:///{tmp_path / 'planner.db'}"
+    store = App(ServerConfig(store=url, keep_plans=2))._open_store()
+    store.create_deployment(builders.NAME, builders.spec(), request_id="", now_s=0.0)
+    for _ in range(4):
+        builders.published(store)
+    kept = [plan.version for plan in store.plans(builders.NAME, below=9, limit=9)]
+    store.close()
+
+    assert kept == [4, 3]

@@ -50,6 +50,8 @@ def test_defaults() -> None:
         ("store", {"store": "planner.db"}),
         ("store", {"store": "sqlite:///"}),
         ("store", {"store": "postgres:///x"}),
+        ("keep_plans", {"keep_plans": 1}),
+        ("keep_plans", {"keep_plans": 100_001}),
         ("heartbeat_interval_s", {"heartbeat_interval_s": 0.0}),
         ("heartbeat_interval_s", {"heartbeat_interval_s": NAN}),
         ("report_interval_s", {"report_interval_s": -1.0}),
@@ -82,6 +84,7 @@ def test_rule(field: str, changes: dict[str, Any]) -> None:
         {"device": "cpu"},
         {"device": "cuda:7"},
         {"report_interval_s": 15.0},
+        {"keep_plans": 2},
     ],
 )
 def test_allowed(changes: dict[str, Any]) -> None:

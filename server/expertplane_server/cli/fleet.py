@@ -19,7 +19,7 @@ from expertplane_client import (
     UnavailableError,
 )
 from expertplane_client.balance import balance, initial_phy2log
-from expertplane_client.names import mode_enum_name
+from expertplane_client.names import bare_name, mode_enum_name
 
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class FleetConfig:
         samples_per_window: samples after which the planner decides.
         max_moved_slots: slots per layer whose rank may have to fetch an expert; None sets no
             limit.
+        rollout: how plans reach the nodes: advisory, coordinated or shadow.
     """
 
     address: str
@@ -64,6 +65,7 @@ class FleetConfig:
     samples_per_window: int
     seed: int
     max_moved_slots: int | None = None
+    rollout: str = "advisory"
 
     def __post_init__(self) -> None:
         for large, small in (
@@ -186,8 +188,16 @@ class Fleet:
         Raises:
             InputError: another deployment of this name has other dimensions.
         """
+        name, spec = self._config.deployment, self._spec()
+        try:
+            await self._client.create_deployment(name, spec)
+        except AlreadyExistsError:
+            self._check_present((await self._client.get_deployment(name)).spec, spec)
+
+    def _spec(self) -> deployment_pb2.DeploymentSpec:
+        """Returns what is asked of the planner."""
         config = self._config
-        spec = deployment_pb2.DeploymentSpec(
+        return deployment_pb2.DeploymentSpec(
             model_name="simulated",
             layer_ids=range(self._num_layers),
             num_logical_experts=self._num_experts,
@@ -204,23 +214,39 @@ class Fleet:
                 max_moved_slots_per_layer=config.max_moved_slots,
             ),
             trigger=deployment_pb2.TriggerParameters(window_samples=config.samples_per_window),
+            rollout=deployment_pb2.RolloutParameters(
+                mode=f"ROLLOUT_MODE_{config.rollout.upper()}",
+            ),
         )
-        try:
-            await self._client.create_deployment(config.deployment, spec)
-        except AlreadyExistsError:
-            present = (await self._client.get_deployment(config.deployment)).spec
-            for name in ("layer_ids", "num_logical_experts", "num_expert_groups", "topology"):
-                if getattr(present, name) != getattr(spec, name):
-                    raise InputError(
-                        f"Expected {config.deployment} to have the {name} of this simulation; "
-                        "choose another --deployment."
-                    ) from None
-            present_samples = present.trigger.window_samples
-            if present_samples != config.samples_per_window:
+
+    def _check_present(
+        self, present: deployment_pb2.DeploymentSpec, spec: deployment_pb2.DeploymentSpec
+    ) -> None:
+        """Refuses a deployment of this name that the simulation would misread.
+
+        Raises:
+            InputError: it is another.
+        """
+        name = self._config.deployment
+        for field in ("layer_ids", "num_logical_experts", "num_expert_groups", "topology"):
+            if getattr(present, field) != getattr(spec, field):
                 raise InputError(
-                    f"Expected {config.deployment} to decide every {config.samples_per_window} "
-                    f"samples, got {present_samples}; choose another --deployment."
-                ) from None
+                    f"Expected {name} to have the {field} of this simulation; "
+                    "choose another --deployment."
+                )
+        for what, expected, got in (
+            (
+                "decide every so many samples",
+                spec.trigger.window_samples,
+                present.trigger.window_samples,
+            ),
+            ("be rolled out", self._config.rollout, _rollout_name(present)),
+        ):
+            if expected != got:
+                raise InputError(
+                    f"Expected {name} to {what}: {expected}, got {got}; "
+                    "choose another --deployment."
+                )
 
     async def _serve(self, index: int, window: npt.NDArray[np.int64]) -> WindowResult:
         """Routes one window's tokens and waits for what the planner makes of it."""
@@ -274,13 +300,13 @@ class Fleet:
                 await asyncio.sleep(_POLL_S)
 
     async def _read_journal(self) -> list[decision_pb2.Decision]:
-        """Returns the decisions that were not read before, of the planner's present term."""
+        """Returns the decisions that were not read before."""
         name = self._config.deployment
         try:
             status = (await self._client.get_deployment(name)).status
             if status.epoch != self._epoch:
                 self._has_restarted = self._epoch != 0
-                self._epoch, self._sequence = status.epoch, 0
+                self._epoch = status.epoch
             decisions = await self._client.explain_decisions(name, after_sequence=self._sequence)
         except UnavailableError:
             return []
@@ -308,3 +334,8 @@ def _reason(decision: decision_pb2.Decision | None) -> str:
     if decision is None:
         return _NO_DECISION
     return decision_pb2.DecisionReason.Name(decision.reason).removeprefix("DECISION_REASON_")
+
+
+def _rollout_name(spec: deployment_pb2.DeploymentSpec) -> str:
+    """Returns the bare name of a roll-out mode, in lower case."""
+    return bare_name(deployment_pb2.RolloutMode, spec.rollout.mode).lower()

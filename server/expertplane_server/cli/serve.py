@@ -30,6 +30,13 @@ _DEFAULTS = ServerConfig()
 @click.option(
     "--store", default="", help="sqlite:///path; a file in your state directory by default."
 )
+@click.option(
+    "--keep-plans",
+    type=int,
+    default=_DEFAULTS.keep_plans,
+    show_default=True,
+    help="Plans of each deployment to keep, at least 2.",
+)
 @click.option("--device", default=_DEFAULTS.device, show_default=True, help="auto, cpu or cuda:N.")
 @click.option(
     "--reflection/--no-reflection",

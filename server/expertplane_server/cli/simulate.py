@@ -71,6 +71,13 @@ _COUNT = click.IntRange(min=1)
     "default.",
 )
 @click.option(
+    "--rollout",
+    type=click.Choice(("advisory", "coordinated", "shadow")),
+    default="advisory",
+    show_default=True,
+    help="How plans reach the nodes: at once, staged by all before any switches, not at all.",
+)
+@click.option(
     "--load", default="synthetic", show_default=True, help="A recording, or 'synthetic'."
 )
 @click.option(

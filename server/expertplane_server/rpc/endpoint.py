@@ -1,7 +1,7 @@
 """Makes gRPC handlers of plain coroutines: parse, call, map refusals, count.
 
 Requests arrive as bytes and are parsed here, so that bytes that do not parse are refused like any
-other bad input. Methods of the contract that nobody serves yet answer UNIMPLEMENTED.
+other bad input.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-from expertplane_server.core.errors import InvalidArgumentError, ServiceError, UnservedError
+from expertplane_server.core.errors import InvalidArgumentError, ServiceError
 from expertplane_server.rpc.status import (
     DETAILS_KEY,
     status_code,
@@ -59,16 +59,15 @@ class Endpoint:
             server_streams: request to responses, by method name.
             raw_streams: bytes and context in, the coroutine writes; by method name.
         """
-        unary, server_streams = unary or {}, server_streams or {}
+        unary, server_streams, raw_streams = unary or {}, server_streams or {}, raw_streams or {}
         table: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         for method in self._service.methods:
             if method.name in server_streams:
                 table[method.name] = self._server_stream(method, server_streams[method.name])
-            elif method.name in (raw_streams or {}):
-                assert raw_streams is not None
+            elif method.name in raw_streams:
                 table[method.name] = self._raw_stream(method, raw_streams[method.name])
             else:
-                table[method.name] = self._unary(method, unary.get(method.name, _unserved(method)))
+                table[method.name] = self._unary(method, unary[method.name])
         return grpc.method_handlers_generic_handler(self._service.full_name, table)
 
     def _unary(
@@ -163,14 +162,3 @@ def _parse(method: MethodDescriptor, raw: bytes) -> Message:
             reason="UNPARSABLE",
         ) from error
     return request
-
-
-def _unserved(method: MethodDescriptor) -> Callable[[Any], Awaitable[Message]]:
-    """Returns the answer of a method that this release does not serve."""
-
-    async def call(request: Message) -> Message:
-        raise UnservedError(
-            f"{method.full_name} is part of the contract; this release does not serve it yet."
-        )
-
-    return call

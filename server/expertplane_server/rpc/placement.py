@@ -69,7 +69,7 @@ class PlacementServicer:
                 retry_after_s=30.0,
                 reason="TOO_MANY_STREAMS",
             )
-        outbox = Outbox()
+        outbox = Outbox(self._directory.services.metrics)
         session = _Session(
             next(self._streams), outbox, self._directory, self._cadence.heartbeat_interval_s
         )
@@ -99,6 +99,7 @@ class PlacementServicer:
             async with asyncio.timeout(_WRITE_TIMEOUT_S):
                 await context.write(response.SerializeToString())
         except TimeoutError:
+            self._directory.services.metrics.slow_readers.labels("write_timeout").inc()
             raise UnavailableError(
                 f"Expected a peer that reads within {_WRITE_TIMEOUT_S:g} s.", reason="SLOW_READER"
             ) from None
@@ -177,6 +178,7 @@ class _Session:
 
     async def _open(self, request: pb.ConnectRequest) -> None:
         """Takes the first message; anything but a good Hello ends the stream."""
+        hellos = self._directory.services.metrics.hellos
         try:
             if request.WhichOneof("message") != "hello":
                 got = request.WhichOneof("message") or "an unknown message"
@@ -188,9 +190,11 @@ class _Session:
             self._name = convert.deployment_from(request.hello)
             self._hello = convert.hello_from(request.hello, self._stream)
         except ServiceError as error:
+            hellos.labels("refused").inc()
             self._outbox.close(error)
             return
         if not await self._join():
+            hellos.labels(fx.Verdict.DEPLOYMENT_UNKNOWN).inc()
             self._outbox.put(fx.Welcome(verdict=fx.Verdict.DEPLOYMENT_UNKNOWN))
             self._finder = asyncio.create_task(self._find())
 

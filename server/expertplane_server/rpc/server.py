@@ -14,6 +14,7 @@ from expertplane_server.core.errors import UnavailableError
 from expertplane_server.rpc.convert.plans import PlanWriter
 from expertplane_server.rpc.deployments import DeploymentServicer
 from expertplane_server.rpc.endpoint import Endpoint
+from expertplane_server.rpc.orders import OrderServicer
 from expertplane_server.rpc.placement import PlacementServicer
 from expertplane_server.rpc.plans import PlanServicer
 
@@ -88,6 +89,7 @@ def add_services(
     metrics, plans = directory.services.metrics, PlanWriter()
     placement = PlacementServicer(directory, plans, cadence)
     planning = PlanServicer(directory, plans, policies)
+    ordering = OrderServicer(directory)
     deployments = DeploymentServicer(directory, policies)
     server.add_generic_rpc_handlers(
         (
@@ -97,6 +99,12 @@ def add_services(
                     "ComputePlan": planning.compute,
                     "GetPlan": planning.get,
                     "ListPlans": planning.list,
+                    "DiffPlans": planning.diff,
+                    "PublishPlan": ordering.publish,
+                    "Rebalance": ordering.rebalance,
+                    "RollBack": ordering.roll_back,
+                    "Pause": ordering.pause,
+                    "Resume": ordering.resume,
                     "ExplainDecisions": planning.explain,
                 },
                 server_streams={"WatchPlans": planning.watch},
@@ -106,7 +114,9 @@ def add_services(
                     "CreateDeployment": deployments.create,
                     "GetDeployment": deployments.get,
                     "ListDeployments": deployments.list,
+                    "UpdateDeployment": deployments.update,
                     "DeleteDeployment": deployments.delete,
+                    "GetLoad": deployments.get_load,
                 }
             ),
         )

@@ -7,9 +7,10 @@ import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from expertplane_server.core import effects as fx, limits
-from expertplane_server.core.errors import ExhaustedError
+from expertplane_server.core.errors import ExhaustedError, NotFoundError
 from expertplane_server.core.group import Group
-from expertplane_server.runtime.driver import Driver, Services
+from expertplane_server.runtime.driver import Driver
+from expertplane_server.runtime.persistence import PLANS_RECOVERED
 from expertplane_server.store.refusals import no_such_deployment
 
 
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from expertplane_server.core.plan import Plan
-    from expertplane_server.core.spec import Deployment, DeploymentSpec
+    from expertplane_server.core.spec import DeploymentSpec
+    from expertplane_server.runtime.services import Services
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-_PLANS_LOADED = 16
 _ANY_VERSION = 2**63 - 1
 
 
@@ -33,12 +34,21 @@ class Directory:
         services: what every driver shares.
         epoch: the store's epoch.
         heartbeat_interval_s: how often participants hear from the planner.
+        report_interval_s: how often they report load while the planner keeps up.
     """
 
-    def __init__(self, services: Services, *, epoch: int, heartbeat_interval_s: float) -> None:
+    def __init__(
+        self,
+        services: Services,
+        *,
+        epoch: int,
+        heartbeat_interval_s: float,
+        report_interval_s: float = 1.0,
+    ) -> None:
         self.services = services
         self.epoch = epoch
-        self.heartbeat_interval_s = heartbeat_interval_s
+        self._heartbeat_interval_s = heartbeat_interval_s
+        self._report_interval_s = report_interval_s
         self._drivers: dict[str, Driver] = {}
         # Store and drivers change together: one creation or removal at a time.
         self._changing = asyncio.Lock()
@@ -48,7 +58,7 @@ class Directory:
     async def load(self) -> None:
         """Starts a driver for every stored deployment."""
         for deployment in await self.services.store.run("deployments", lambda s: s.deployments()):
-            await self._open(deployment)
+            await self._open(deployment.name)
 
     def get(self, name: str) -> Driver:
         """Returns the driver of a deployment.
@@ -109,7 +119,7 @@ class Directory:
                 reason="TOO_MANY_DEPLOYMENTS",
             )
         now_s = self.services.clock.now().wall_s
-        deployment, is_new = await self.services.store.run(
+        _, is_new = await self.services.store.run(
             "create_deployment",
             lambda s: s.create_deployment(name, spec, request_id=request_id, now_s=now_s),
         )
@@ -117,7 +127,7 @@ class Directory:
         if driver is not None:
             return driver
         logger.info("%s: %s", name, "created" if is_new else "found, by a repeated request")
-        return await self._open(deployment)
+        return await self._open(name)
 
     async def _delete(self, name: str, etag: str, request_id: str) -> None:
         """Removes a deployment, durably, and stops its driver."""
@@ -157,6 +167,20 @@ class Directory:
             lambda s: s.plans(name, below=ceiling, limit=limit, has_transfers=False),
         )
 
+    async def latest_plan(self, name: str) -> Plan:
+        """Returns the plan of the highest version, in whatever state.
+
+        Raises:
+            NotFoundError: there is no such deployment, or no plan yet.
+        """
+        self.get(name)
+        plans = await self.services.store.run(
+            "plans", lambda s: s.plans(name, below=_ANY_VERSION, limit=1)
+        )
+        if not plans:
+            raise no_plan_yet(name)
+        return plans[0]
+
     def drain(self, reconnect_window_s: float) -> None:
         """Asks every participant and watcher to go elsewhere."""
         self.services.hub.close()
@@ -178,25 +202,20 @@ class Directory:
         for driver in self._drivers.values():
             await driver.stop()
 
-    async def _open(self, deployment: Deployment) -> Driver:
+    async def _open(self, name: str) -> Driver:
         """Starts the driver of a stored deployment."""
-        name = deployment.name
-        plans = await self.services.store.run(
-            "plans", lambda s: s.plans(name, below=_ANY_VERSION, limit=_PLANS_LOADED)
+        recovered = await self.services.store.run(
+            "recover", lambda s: s.recover(name, num_plans=PLANS_RECOVERED)
         )
         group = Group(
-            deployment,
-            plans,
+            recovered,
             epoch=self.epoch,
-            heartbeat_interval_s=self.heartbeat_interval_s,
+            heartbeat_interval_s=self._heartbeat_interval_s,
+            report_interval_s=self._report_interval_s,
         )
         driver = Driver(group, self.services, on_epoch=self._raise_epoch)
         self._drivers[name] = driver
         driver.start()
-        self.services.hub.show(name, group.committed)
-        version = group.committed.version if group.committed else 0
-        label = self.services.metrics.label(name)
-        self.services.metrics.committed_version.labels(label).set(version)
         return driver
 
     def _raise_epoch(self, epoch: int) -> None:
@@ -205,3 +224,8 @@ class Directory:
         self.services.metrics.epoch.set(epoch)
         for driver in self._drivers.values():
             driver.raise_epoch(epoch)
+
+
+def no_plan_yet(name: str) -> NotFoundError:
+    """Returns the refusal to show a plan of a deployment that has none."""
+    return NotFoundError(f"Expected a plan of {name}, got none yet.", reason="NO_PLAN_YET")

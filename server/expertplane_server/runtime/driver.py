@@ -3,47 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from expertplane_server.core import effects as fx, events as ev
-from expertplane_server.core.errors import ServiceError
+from expertplane_server.core import effects as fx, events as ev, orders
+from expertplane_server.core.errors import ServiceError, UnavailableError
 from expertplane_server.runtime.forecast_keeper import ForecastKeeper
+from expertplane_server.runtime.instruments import Instruments
+from expertplane_server.runtime.order_book import OrderBook
+from expertplane_server.runtime.persistence import Persistence
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
     from typing import Any
 
     import numpy as np
 
     from expertplane_server.core.group import Group
-    from expertplane_server.core.plan import Decision
-    from expertplane_server.runtime.clock import Clock
+    from expertplane_server.core.plan import Decision, Plan, Request
+    from expertplane_server.core.spec import Deployment
+    from expertplane_server.runtime.jobs import Expected
     from expertplane_server.runtime.outbox import Outbox
-    from expertplane_server.runtime.solver import SolverProcess
-    from expertplane_server.runtime.store_thread import StoreThread
-    from expertplane_server.runtime.watch_hub import WatchHub
-    from expertplane_server.telemetry.metrics import Metrics
+    from expertplane_server.runtime.services import Services
 
 logger = logging.getLogger(__name__)
 
 _MAX_QUEUED = 128
 _TICK_S = 0.25
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Services:
-    """What every driver shares."""
-
-    store: StoreThread
-    solver: SolverProcess
-    hub: WatchHub
-    metrics: Metrics
-    clock: Clock
+_SAVE_BEFORE_UPDATE_S = 5.0
+"""How long a change of the ranks waits for the forecast to be saved; behind a long solve the last
+checkpoint has to do."""
 
 
 class Driver:
@@ -66,12 +56,18 @@ class Driver:
         self._tasks: list[asyncio.Task[None]] = []
         self._jobs: set[asyncio.Task[None]] = set()
         self._is_stopped = False
-        self._solve_asked_at_s = 0.0
-        self._label = services.metrics.label(group.deployment.name)
-        self._forecast = ForecastKeeper(group.deployment, services, self._label)
+        self._is_tick_due = False
+        self._orders = OrderBook()
+        self._persistence = Persistence(group, services)
+        self._instruments = Instruments(group, services)
+        self._forecast = ForecastKeeper(group.deployment, services, self._instruments.label)
 
     def start(self) -> None:
-        """Starts the task and its clock."""
+        """Shows what is in force, and starts the task and its clock."""
+        committed = self.group.committed
+        self._instruments.on_effect(fx.Announce(committed))
+        self._instruments.look(0)
+        self._services.hub.show(self.group.deployment.name, committed)
         self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._tick())]
 
     async def stop(self) -> None:
@@ -81,6 +77,8 @@ class Driver:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._forecast.retire()
+        self._orders.close()
         while not self._queue.empty():
             self._queue.get_nowait()
             # Whoever waits for room is let through, and what it brings is dropped as well.
@@ -93,6 +91,61 @@ class Driver:
         """
         if not self._is_stopped:
             await self._queue.put(event)
+
+    async def order(
+        self,
+        action: orders.Action,
+        *,
+        request: Request | None = None,
+        expected_head: int | None = None,
+    ) -> Plan | Decision | Deployment:
+        """Has an operator's order carried out, and returns the answer.
+
+        A repeated request gets the first answer, also while the first is on its way.
+
+        Args:
+            action: what to do.
+            request: makes a repeat return the first answer; None goes without.
+            expected_head: the head that the operator has seen; None skips the check.
+
+        Raises:
+            ServiceError: the order is refused, or the deployment is being stopped.
+        """
+        waiting = self._orders.find(request)
+        if waiting is None:
+            waiting = self._orders.open(request)
+            try:
+                if isinstance(action, orders.Update):
+                    await self._save_before(action)
+                await self.submit(
+                    ev.Order(
+                        order=waiting.order,
+                        action=action,
+                        request=request,
+                        expected_head=expected_head,
+                    )
+                )
+            except asyncio.CancelledError:
+                error = UnavailableError("The first to ask has given up.", reason="CANCELLED")
+                self._orders.answer(waiting.order, error)
+                raise
+        # Others may wait for the same answer; one that gives up does not take it from them.
+        answer = await asyncio.shield(waiting.answer)
+        if isinstance(answer, ServiceError):
+            raise answer
+        return answer
+
+    async def first_answer(
+        self, action: orders.Action, request: Request | None
+    ) -> Plan | Decision | Deployment | None:
+        """Returns the answer to an order that was carried out before; None to a new one.
+
+        Raises:
+            ServiceError: as `Persistence.first_answer` does.
+        """
+        if request is None:
+            return None
+        return await self._persistence.first_answer(action, request)
 
     def attach(self, stream: int, outbox: Outbox) -> None:
         """Makes a stream's outbox known before its Hello is submitted."""
@@ -113,58 +166,131 @@ class Driver:
         self._outboxes.clear()
         return outboxes
 
+    def raise_epoch(self, epoch: int) -> None:
+        """Tells the core that the store's term has moved on."""
+        self.group.handle(ev.CountersRaised(head=0, epoch=epoch), self._services.clock.now())
+
+    # The loop.
+
     async def _run(self) -> None:
         """Takes one event after another."""
+        await self._survive("beginning", self._resume())
         while True:
-            event = await self._queue.get()
-            try:
-                await self._handle(event)
-            except Exception:
-                # The outermost loop: one event must not take the deployment down with it.
-                self._services.metrics.core_errors.inc()
-                logger.exception("event %s failed", type(event).__name__)
+            event = await self._next()
+            self._instruments.on_event(event)
+            name = f"event {type(event).__name__}"
+            if not isinstance(event, ev.Order):
+                await self._survive(name, self._handle(event))
+            elif not await self._survive(name, self._take_order(event)):
+                self._orders.answer(event.order, _defect())
+            self._instruments.count_members()
+            if isinstance(event, ev.Tick | ev.Order):
+                self._instruments.look(self._queue.qsize())
+
+    async def _next(self) -> ev.Event:
+        """Returns the next event; also under pressure heartbeats are due, and relief."""
+        if self._is_tick_due:
+            self._is_tick_due = False
+            return ev.Tick(1.0)
+        return await self._queue.get()
+
+    async def _resume(self) -> None:
+        """Puts an end to what a crash has cut short."""
+        await self._carry_out_all(self.group.begin(self._services.clock.now()))
+
+    async def _survive(self, what: str, step: Coroutine[Any, Any, None]) -> bool:
+        """Takes a step, and tells whether it succeeded.
+
+        One event must not take the deployment down with it.
+        """
+        try:
+            await step
+        except Exception:
+            self._services.metrics.core_errors.inc()
+            logger.exception("%s failed", what)
+            return False
+        return True
 
     async def _tick(self) -> None:
-        """Lets the core know that time passes; a full queue is its own reminder."""
+        """Lets the core know that time passes, also while the queue is full."""
         while True:
             await asyncio.sleep(_TICK_S)
-            with contextlib.suppress(asyncio.QueueFull):
-                self._queue.put_nowait(ev.Tick())
+            try:
+                self._queue.put_nowait(ev.Tick(self._queue.qsize() / _MAX_QUEUED))
+            except asyncio.QueueFull:
+                self._is_tick_due = True
+
+    async def _take_order(self, order: ev.Order) -> None:
+        """Gives an order to the core, unless it repeats one that was carried out before."""
+        try:
+            first = await self.first_answer(order.action, order.request)
+        except ServiceError as error:
+            self._orders.answer(order.order, error)
+            return
+        if first is not None:
+            self._orders.answer(order.order, first)
+            return
+        await self._handle(order)
 
     async def _handle(self, event: ev.Event) -> None:
         """Hands one event to the core and carries out what it wants."""
-        for effect in self.group.handle(event, self._services.clock.now()):
-            await self._carry_out(effect)
-        self._services.metrics.participants.labels(self._label).set(len(self.group.members))
+        effects = self.group.handle(event, self._services.clock.now())
+        if isinstance(event, ev.DeploymentStored | ev.ReadBack):
+            self._forecast = self._forecast.follow(self.group.deployment)
+        await self._carry_out_all(effects)
+
+    async def _carry_out_all(self, effects: Sequence[fx.Effect]) -> None:
+        """Carries out one effect after another."""
+        for number, effect in enumerate(effects, start=1):
+            try:
+                await self._carry_out(effect)
+            except Exception:
+                # What comes behind is not done any more; whoever waits for it must hear of that.
+                for left in effects[number:]:
+                    if isinstance(left, fx.Answer):
+                        self._orders.answer(left.order, _defect())
+                raise
 
     async def _carry_out(self, effect: fx.Effect) -> None:
+        self._instruments.on_effect(effect)
         match effect:
             case fx.Send(stream, message):
-                self._send(stream, message)
+                outbox = self._outboxes.get(stream)
+                if outbox is not None:
+                    outbox.put(message)
             case fx.EndStream(stream, error):
                 self._end(stream, error)
-            case fx.CountSample(fate):
-                self._services.metrics.samples.labels(self._label, fate).inc()
             case fx.Solve():
-                self._solve_asked_at_s = time.perf_counter()
                 self._begin(self._solve(effect))
             case fx.Learn(samples):
                 self._begin(self._learn(samples))
-            case fx.Record(decision):
-                self._record(decision)
             case fx.Announce(plan):
-                self._services.metrics.committed_version.labels(self._label).set(plan.version)
                 self._services.hub.show(self.group.deployment.name, plan)
+            case fx.Answer(order, answer):
+                self._orders.answer(order, answer)
+            case fx.CountSample() | fx.Reached() | fx.Observed() | fx.Regressed():
+                pass  # the instruments have seen it
             case _:
                 await self._persist(effect)
 
-    def _send(self, stream: int, message: fx.Message) -> None:
-        """Hands a message to a stream's outbox, if the stream is still there."""
-        if isinstance(message, fx.Refused):
-            self._services.metrics.refused.labels(message.error.reason).inc()
-        outbox = self._outboxes.get(stream)
-        if outbox is not None:
-            outbox.put(message)
+    async def _persist(self, effect: fx.Effect) -> None:
+        """Carries out a store effect and feeds the answer back before anything else happens."""
+        answer: ev.Event | None
+        if isinstance(effect, fx.RaiseCounters):
+            try:
+                raised = await self._persistence.raise_counters(effect)
+            except ServiceError as error:
+                if effect.stream is not None:
+                    self._instruments.on_hello_answered(effect.stream, "refused")
+                    self._end(effect.stream, error)
+                answer = ev.RaiseFailed()
+            else:
+                self._on_epoch(raised.epoch)
+                answer = raised
+        else:
+            answer = await self._persistence.carry_out(effect)
+        if answer is not None:
+            await self._handle(answer)
 
     def _end(self, stream: int, error: ServiceError) -> None:
         """Ends a stream with an error, if it is still there."""
@@ -172,46 +298,27 @@ class Driver:
         if outbox is not None:
             outbox.close(error)
 
-    async def _persist(self, effect: fx.Effect) -> None:
-        """Carries out a store effect and feeds the answer back before anything else happens."""
-        name = self.group.deployment.name
-        store = self._services.store
-        match effect:
-            case fx.StorePlan(draft):
-                epoch, now_s = self.group.epoch, self._services.clock.now().wall_s
-                try:
-                    plan = await store.run(
-                        "publish", lambda store: store.publish(draft, epoch=epoch, now_s=now_s)
-                    )
-                except Exception as error:  # whatever it is, the core must hear of it
-                    await self._handle(ev.StoreFailed(message=self._told(error)))
-                else:
-                    await self._handle(ev.Stored(plan=plan))
-            case fx.StoreApplied(version):
-                try:
-                    await store.run(
-                        "mark_applied", lambda store: store.mark_applied(name, version)
-                    )
-                except ServiceError as error:
-                    logger.warning("%s: v%d not marked applied: %s", name, version, error.message)
-            case fx.RaiseCounters(stream, version, epoch):
-                try:
-                    head, raised = await store.run(
-                        "raise_counters",
-                        lambda store: store.raise_counters(name, version=version, epoch=epoch),
-                    )
-                except ServiceError as error:
-                    self._end(stream, error)
-                    return
-                logger.warning("%s: counters raised to version %d, epoch %d", name, head, raised)
-                self._on_epoch(raised)
-                await self._handle(ev.CountersRaised(head=head, epoch=raised))
-            case _:
-                raise AssertionError(f"no way to carry out {type(effect).__name__}")
+    # The forecast.
+
+    async def expect(self) -> Expected:
+        """Returns what the forecast expects; raises as `ForecastKeeper.expect` does."""
+        return await self._forecast.expect()
 
     async def save_forecast(self) -> None:
         """Writes the forecast to the store, unless it is there already."""
         await self._forecast.save()
+
+    async def _save_before(self, update: orders.Update) -> None:
+        """Saves the forecast before other ranks begin with what is stored of it."""
+        if self.group.deployment.spec.has_same_ranks(update.spec):
+            return
+        try:
+            async with asyncio.timeout(_SAVE_BEFORE_UPDATE_S):
+                await self._forecast.save()
+        except TimeoutError:
+            logger.warning("%s: forecast not saved in time", self.group.deployment.name)
+        except Exception as error:  # an order does not hang on it
+            self._persistence.refusal_of(error)
 
     def _begin(self, job: Coroutine[Any, Any, None]) -> None:
         """Starts what takes the solver's time; events go on meanwhile.
@@ -228,45 +335,30 @@ class Driver:
             await self._forecast.learn(samples)
             await self._forecast.save_if_due()
         except Exception as error:  # the outermost of its task
-            self._told(error)
+            self._persistence.refusal_of(error)
 
     async def _solve(self, effect: fx.Solve) -> None:
         """Has a job solved and brings the answer back as an event."""
         answer: ev.Event
         try:
-            solution = await self._forecast.solve(effect.samples, effect.incumbent)
+            solution = await self._forecast.solve(
+                effect.samples,
+                effect.incumbent,
+                max_moved_slots=effect.max_moved_slots,
+                is_new=effect.is_new,
+            )
         except Exception as error:  # whatever it is, the core must hear of it
-            answer = ev.SolveFailed(solve=effect.solve, message=self._told(error))
+            message = self._persistence.refusal_of(error).message
+            answer = ev.SolveFailed(solve=effect.solve, message=message)
         else:
             answer = ev.Solved(solve=effect.solve, solution=solution)
         await self.submit(answer)
         try:
             await self._forecast.save_if_due()
         except Exception as error:  # the outermost of its task
-            self._told(error)
+            self._persistence.refusal_of(error)
 
-    def _told(self, error: Exception) -> str:
-        """Returns what a decision says of an error; one that is no refusal is a defect."""
-        if isinstance(error, ServiceError):
-            return error.message
-        self._services.metrics.core_errors.inc()
-        logger.error("%s: defect", self.group.deployment.name, exc_info=error)
-        return f"{type(error).__name__}: {error}"
 
-    def raise_epoch(self, epoch: int) -> None:
-        """Tells the core that the store's term has moved on."""
-        self.group.handle(ev.CountersRaised(head=0, epoch=epoch), self._services.clock.now())
-
-    def _record(self, decision: Decision) -> None:
-        """Logs and counts a decision."""
-        metrics, name = self._services.metrics, self.group.deployment.name
-        metrics.decisions.labels(self._label, decision.reason).inc()
-        if decision.evaluation is not None:
-            metrics.decision_seconds.observe(time.perf_counter() - self._solve_asked_at_s)
-            for placement, value in (
-                ("incumbent", decision.balancedness_before),
-                ("candidate", decision.balancedness_after),
-            ):
-                if value > 0:  # an incumbent that has lost experts has none
-                    metrics.balancedness.labels(self._label, placement).set(value)
-        logger.info("%s: %s %s", name, decision.reason, decision.message)
+def _defect() -> UnavailableError:
+    """Returns the answer to an order that the planner has tripped over; the log says how."""
+    return UnavailableError("The planner failed; see whether it was done.", reason="DEFECT")

@@ -21,11 +21,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from expertplane_server.core import limits
-from expertplane_server.core.errors import InvalidArgumentError, ServiceError
+from expertplane_server.core.errors import (
+    FailedPreconditionError,
+    InvalidArgumentError,
+    ServiceError,
+    UnavailableError,
+)
 from expertplane_server.runtime.jobs import (
     Answer,
     Checkpoint,
     CheckpointJob,
+    Expected,
+    ExpectJob,
     ForecastRef,
     Lacking,
     Learned,
@@ -38,11 +45,11 @@ from expertplane_server.runtime.solver import RefusedJobError
 
 if TYPE_CHECKING:
     from expertplane_server.core.plan import Solution
-    from expertplane_server.core.spec import Deployment
-    from expertplane_server.runtime.driver import Services
+    from expertplane_server.core.spec import Deployment, PolicyChoice
     from expertplane_server.runtime.jobs import ForecastStatus, Result
+    from expertplane_server.runtime.services import Services
 
-    WindowJob = TypeVar("WindowJob", SolveJob, LearnJob)
+    ForecastJob = TypeVar("ForecastJob", SolveJob, LearnJob, ExpectJob)
     Samples = tuple[np.ndarray[Any, Any], ...]
 
 logger = logging.getLogger(__name__)
@@ -79,38 +86,70 @@ class ForecastKeeper:
         self._turn = asyncio.Lock()
         self._saving = asyncio.Lock()
         self._is_begun = False
+        self._is_retired = False
         self._beginning = object()
         self._num_learned = self._num_saved = self._num_tried = 0
         self._num_waiting = 0
         self._num_waiting_entries = 0
 
-    async def solve(self, samples: Samples, incumbent: np.ndarray[Any, Any] | None) -> Solution:
+    def follow(self, deployment: Deployment) -> ForecastKeeper:
+        """Returns the keeper for a deployment whose spec may have changed.
+
+        It is another one where another forecast is to be kept; this one then takes no more
+        windows, lest it should bring its own back to the solver.
+        """
+        is_same = (
+            deployment.generation == self._ref.generation
+            and deployment.spec.forecast == self._ref.parameters
+        )
+        if is_same:
+            self._spec = deployment.spec
+            return self
+        self.retire()
+        return ForecastKeeper(deployment, self._services, self._label)
+
+    def retire(self) -> None:
+        """Takes no more windows, and keeps no more books: another keeper does, or none."""
+        self._is_retired = True
+
+    async def solve(
+        self,
+        samples: Samples,
+        incumbent: np.ndarray[Any, Any] | None,
+        *,
+        max_moved_slots: int | None = None,
+        is_new: bool = True,
+    ) -> Solution:
         """Returns the plan for a window, which the forecast learns.
 
         Args:
             samples: K times [num_layers, num_logical_experts], tokens.
             incumbent: [num_layers, num_slots] integers, the placement in force; None for none.
+            max_moved_slots: slots per layer whose rank may have to fetch an expert, beside the
+                budget of the policy; None for no such limit.
+            is_new: the forecast has not been shown these samples; else it does not learn them.
 
         Raises:
             ServiceError: the solver refuses the job or is lost.
         """
-        spec = self._spec
         async with self._turn:
+            spec = self._spec
             job = SolveJob(
                 samples=await _stack(samples),
                 topology=spec.topology,
                 num_expert_groups=spec.num_expert_groups,
-                policy=spec.policy,
+                policy=_within(spec.policy, max_moved_slots),
                 rules=spec.engine_rules,
                 incumbent=incumbent,
                 trigger=spec.trigger,
                 migration=spec.migration,
                 forecast=self._ref,
+                teaches=is_new,
             )
             try:
                 result = await self._ask(job)
             except ServiceError as error:
-                if not (isinstance(error, RefusedJobError) and error.forecast):
+                if is_new and not (isinstance(error, RefusedJobError) and error.forecast):
                     self._lose_window(error.message)
                 raise
         assert isinstance(result, Answer), f"unexpected result {type(result).__name__}"
@@ -136,6 +175,29 @@ class ForecastKeeper:
             self._lose_window(error.message)
         finally:
             self._turn.release()
+
+    async def expect(self) -> Expected:
+        """Returns what the forecast expects of the next samples.
+
+        Raises:
+            FailedPreconditionError: it has not been shown any load yet.
+            ServiceError: the solver is lost, or the store cannot be read.
+        """
+        spec = self._spec
+        async with self._turn:
+            result = await self._ask(
+                ExpectJob(
+                    forecast=self._ref,
+                    num_layers=spec.num_layers,
+                    num_logical_experts=spec.num_logical_experts,
+                )
+            )
+        if not isinstance(result, Expected):
+            raise FailedPreconditionError(
+                f"Expected a forecast of {self._name} that has been shown load, got none yet.",
+                reason="NO_LOAD_YET",
+            )
+        return result
 
     async def save_if_due(self) -> None:
         """Writes a checkpoint when it is time for one."""
@@ -182,8 +244,12 @@ class ForecastKeeper:
             lambda store: store.save_forecast(name, generation, content, now_s=now_s),
         )
 
-    async def _ask(self, job: WindowJob) -> Result:
+    async def _ask(self, job: ForecastJob) -> Result:
         """Returns the result of a job, the forecast brought along where the solver lacks it."""
+        if self._is_retired:
+            raise UnavailableError(
+                f"The forecast of {self._name} has given way to another.", reason="SPEC_CHANGED"
+            )
         result: Result = Lacking()
         if self._is_begun:
             result = await self._run(job)
@@ -191,17 +257,19 @@ class ForecastKeeper:
             result = await self._begin(job)
         return result
 
-    async def _begin(self, job: WindowJob) -> Result:
+    async def _begin(self, job: ForecastJob) -> Result:
         """Returns the result of a job that the solver needs a forecast for."""
         self._begin_anew()
         try:
             checkpoint = await self._load()
         except ServiceError as error:
             return await self._do_without(job, error)
+        if checkpoint is None and isinstance(job, ExpectJob):
+            return Lacking()
         start = Start(checkpoint)
         return await self._run(replace(job, forecast=replace(self._ref, start=start)))
 
-    async def _do_without(self, job: WindowJob, error: ServiceError) -> Result:
+    async def _do_without(self, job: ForecastJob, error: ServiceError) -> Result:
         """Returns the result of a job while the forecast cannot be read.
 
         What the solver learns by it is forgotten with the next window, which reads again: the
@@ -212,24 +280,25 @@ class ForecastKeeper:
         """
         self._count("failed")
         logger.warning("%s: forecast not read: %s", self._name, error.message)
-        if isinstance(job, LearnJob):
+        if not isinstance(job, SolveJob):
             raise error
         job = replace(job, forecast=replace(self._ref, start=Start(None)))
         try:
             result = await self._services.solver.run(job)
         except RefusedJobError as refusal:
             raise InvalidArgumentError(refusal.message, field=refusal.field) from refusal
-        self._lose_window("its forecast could not be read")
+        if job.teaches:
+            self._lose_window("its forecast could not be read")
         return result
 
-    async def _run(self, job: WindowJob) -> Result:
+    async def _run(self, job: ForecastJob) -> Result:
         """Returns the result of a job, and keeps the books on what the forecast has learned."""
         try:
             result = await self._services.solver.run(job)
         except RefusedJobError as error:
             self._note(job, error.forecast)
             raise
-        if isinstance(result, Answer | Learned):
+        if isinstance(result, Answer | Learned | Expected):
             self._note(job, result.forecast)
         return result
 
@@ -250,26 +319,28 @@ class ForecastKeeper:
         self._beginning = object()
         self._num_learned = self._num_saved = self._num_tried = 0
 
-    def _note_restored(self, status: ForecastStatus) -> None:
-        """Tells what became of a checkpoint."""
+    def _note_restored(self, status: ForecastStatus, num_new: int) -> None:
+        """Tells what became of a checkpoint, `num_new` windows being new since."""
         self._count("refused" if status.refusal else "restored")
         if status.refusal:
             logger.warning("%s: forecast begins with nothing: %s", self._name, status.refusal)
         else:
-            logger.info("%s: forecast restored, %d windows", self._name, status.num_windows - 1)
+            num_restored = status.num_windows - num_new
+            logger.info("%s: forecast restored, %d windows", self._name, num_restored)
 
-    def _note(self, job: SolveJob | LearnJob, status: ForecastStatus | None) -> None:
-        """Keeps the books on a window that was learned."""
-        if status is None:
+    def _note(self, job: SolveJob | LearnJob | ExpectJob, status: ForecastStatus | None) -> None:
+        """Keeps the books on what a job has done to the forecast."""
+        if status is None or self._is_retired:
             return
+        is_learned = isinstance(job, LearnJob) or (isinstance(job, SolveJob) and job.teaches)
         start = job.forecast.start if job.forecast is not None else None
         if start is not None and start.checkpoint is not None:
-            self._note_restored(status)
+            self._note_restored(status, int(is_learned))
         self._is_begun = True
-        self._num_learned += 1
         metrics = self._services.metrics
         metrics.forecast_windows.labels(self._label).set(status.num_windows)
-        if status.is_drifting:
+        self._num_learned += is_learned
+        if is_learned and status.is_drifting:
             metrics.forecast_drifts.labels(self._label).inc()
 
     def _count(self, outcome: str) -> None:
@@ -285,6 +356,12 @@ class ForecastKeeper:
         """Counts a window that the forecast is not shown."""
         self._services.metrics.forecast_lost_windows.labels(self._label).inc()
         logger.warning("%s: a window is not learned: %s", self._name, why)
+
+
+def _within(policy: PolicyChoice, max_moved_slots: int | None) -> PolicyChoice:
+    """Returns a policy that keeps to a further budget."""
+    budgets = [each for each in (policy.max_moved_slots, max_moved_slots) if each is not None]
+    return replace(policy, max_moved_slots=min(budgets, default=None))
 
 
 async def _stack(samples: Samples) -> np.ndarray[Any, Any]:

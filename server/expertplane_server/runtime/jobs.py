@@ -16,7 +16,7 @@ from expertplane_server.core.parameters import (
 if TYPE_CHECKING:
     import numpy as np
 
-    from expertplane_server.core.plan import Solution
+    from expertplane_server.core.plan import Solution, Transfers
     from expertplane_server.core.spec import PolicyChoice, TopologySpec
 
 
@@ -57,6 +57,7 @@ class SolveJob:
         forecast: of the deployment whose window it is: it learns the samples, and the plan is for
             what it expects then; every 4th of 8 or more samples is kept from it until the plan has
             been judged by them. None plans for the samples alone.
+        teaches: whether the forecast learns the samples; else it has been shown them already.
     """
 
     samples: np.ndarray[Any, Any]
@@ -68,6 +69,7 @@ class SolveJob:
     trigger: TriggerParameters = field(default_factory=TriggerParameters)
     migration: MigrationParameters = field(default_factory=MigrationParameters)
     forecast: ForecastRef | None = None
+    teaches: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,32 @@ class CheckpointJob:
     forecast: ForecastRef
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectJob:
+    """Say what a forecast expects of the next samples."""
+
+    forecast: ForecastRef
+    num_layers: int
+    num_logical_experts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleJob:
+    """Schedule the copies of weights that lead from one placement to another.
+
+    Attributes:
+        before: [num_layers, num_slots] integers, -1 in slots of masked ranks.
+        after: of the same shape.
+        migration: what moving weights costs.
+    """
+
+    before: np.ndarray[Any, Any]
+    after: np.ndarray[Any, Any]
+    topology: TopologySpec
+    num_logical_experts: int
+    migration: MigrationParameters
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyJob:
     """Say whether a policy takes its parameters, and ranks of unequal capacity if it has to."""
@@ -93,7 +121,7 @@ class PolicyJob:
     has_slow_ranks: bool = False
 
 
-Job = SolveJob | LearnJob | CheckpointJob | PolicyJob
+Job = SolveJob | LearnJob | CheckpointJob | ExpectJob | ScheduleJob | PolicyJob
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,9 +171,30 @@ class Checkpoint:
     content: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What a forecast expects.
+
+    Attributes:
+        mean: [num_layers, num_logical_experts] float32, tokens a sample.
+        standard_deviation: of the same shape and unit.
+    """
+
+    mean: np.ndarray[Any, Any]
+    standard_deviation: np.ndarray[Any, Any]
+    forecast: ForecastStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """The copies are scheduled; None where they are too many to be handed around."""
+
+    transfers: Transfers | None
+
+
 @dataclass(frozen=True, slots=True)
 class Lacking:
-    """The process does not remember the forecast; nothing has been done."""
+    """The process does not remember the forecast, or it knows no window; nothing has been done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,5 +223,5 @@ class Failure:
     message: str
 
 
-Result = Answer | Learned | Checkpoint | Lacking | Taken
+Result = Answer | Learned | Checkpoint | Expected | Scheduled | Lacking | Taken
 Reply = Ready | Result | Rejection | Failure

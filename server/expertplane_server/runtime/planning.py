@@ -28,16 +28,18 @@ from expertplane_planner import (
 )
 from expertplane_planner.balance import rank_load, step_report
 from expertplane_planner.kernels.threads import single_threaded_ops
+from expertplane_planner.migration.schedule import schedule_transfers
 from expertplane_server.core import spec as core
 from expertplane_server.core.limits import MAX_TRANSFERS
 from expertplane_server.core.plan import Balance, Evaluation, Necessity, Solution, Transfers
+from expertplane_server.runtime.jobs import Expected, Scheduled
 
 
 if TYPE_CHECKING:
     from expertplane_planner import Forecast, Plan, Prediction, TransferSchedule
     from expertplane_server.core.parameters import MigrationParameters
     from expertplane_server.core.spec import TopologySpec
-    from expertplane_server.runtime.jobs import SolveJob
+    from expertplane_server.runtime.jobs import ForecastStatus, ScheduleJob, SolveJob
 
 _KEEP_BACK_FROM = 8
 """Samples below which keeping some back would cost the plan more than the honesty is worth."""
@@ -76,8 +78,8 @@ def run(job: SolveJob, device: torch.device, forecast: Forecast | None) -> Solut
     Args:
         job: what to plan for.
         device: where to plan.
-        forecast: of a deployment's load; it learns the job's samples, also when the solve fails.
-            None plans for the samples alone.
+        forecast: of a deployment's load; it learns the job's samples if the job teaches, also
+            when the solve fails. None plans for the samples alone.
 
     Raises:
         InvalidInputError: the job breaks a rule of the planner.
@@ -85,7 +87,7 @@ def run(job: SolveJob, device: torch.device, forecast: Forecast | None) -> Solut
     start_s = time.perf_counter()
     samples = torch.from_numpy(job.samples.copy())
     with single_threaded_ops():
-        evidence = _of_load(samples) if forecast is None else _of_window(samples, forecast)
+        evidence = _evidence(job, samples, forecast)
     topology = topology_of(job.topology)
     in_force = _in_force(job, topology)
     plan = solve(
@@ -104,6 +106,48 @@ def run(job: SolveJob, device: torch.device, forecast: Forecast | None) -> Solut
     return _solution(job, plan, in_force, evidence, start_s)
 
 
+def expect(forecast: Forecast, status: ForecastStatus) -> Expected:
+    """Writes down what a forecast that knows a window expects of the next samples."""
+    with single_threaded_ops():
+        prediction = forecast.predict()
+        tokens = prediction.scale.unsqueeze(-1)
+        deviation = prediction.variance().to(torch.float64).clamp_min(0.0).sqrt()
+        mean, spread = prediction.mean * tokens, deviation * tokens
+    return Expected(
+        mean=mean.to("cpu", torch.float32).numpy(),
+        standard_deviation=spread.to("cpu", torch.float32).numpy(),
+        forecast=status,
+    )
+
+
+def schedule(job: ScheduleJob) -> Scheduled:
+    """Schedules the way from one placement to another, neither of which need fill the topology.
+
+    Raises:
+        InvalidInputError: one of them is no placement.
+    """
+    topology = topology_of(job.topology)
+    held = []
+    for name, phy2log in (("from_version", job.before), ("to_version", job.after)):
+        try:
+            held.append(
+                Placement.as_held(
+                    torch.from_numpy(phy2log.astype(np.int64)), job.num_logical_experts, topology
+                )
+            )
+        except (InvalidPlacementError, InvalidTopologyError) as error:
+            raise InvalidInputError(name, error.message) from error
+    before, after = held
+    return Scheduled(_transfers(schedule_transfers(after, before), job.migration))
+
+
+def _evidence(job: SolveJob, samples: torch.Tensor, forecast: Forecast | None) -> _Evidence:
+    """Returns what a solve may know, and lets the forecast learn the samples where it should."""
+    if forecast is None:
+        return _of_load(samples)
+    return _of_window(samples, forecast) if job.teaches else _of_known(samples, forecast)
+
+
 def _of_load(samples: torch.Tensor) -> _Evidence:
     """Returns the evidence of a load that belongs to no deployment: all there is.
 
@@ -113,13 +157,29 @@ def _of_load(samples: torch.Tensor) -> _Evidence:
     return _Evidence(shown=samples, held_out=None, prediction=None, judged=judged)
 
 
+def _of_known(samples: torch.Tensor, forecast: Forecast) -> _Evidence:
+    """Returns the evidence of samples that the forecast has been shown: none to keep back.
+
+    A forecast that has lost them is not taught them again; a copy of it is.
+    """
+    if not forecast.num_windows:
+        forecast = forecast.clone()
+        forecast.observe(samples)
+    return _as_predicted(samples, forecast)
+
+
+def _as_predicted(samples: torch.Tensor, forecast: Forecast) -> _Evidence:
+    """Returns evidence that is judged by what the forecast expects."""
+    prediction = forecast.predict()
+    judged = (prediction.mean * prediction.scale.unsqueeze(-1)).unsqueeze(0).cpu()
+    return _Evidence(shown=samples, held_out=None, prediction=prediction, judged=judged)
+
+
 def _of_window(samples: torch.Tensor, forecast: Forecast) -> _Evidence:
     """Lets the forecast learn a window, and returns what its solve may know of it."""
     if len(samples) < _KEEP_BACK_FROM:
         forecast.observe(samples)
-        prediction = forecast.predict()
-        judged = (prediction.mean * prediction.scale.unsqueeze(-1)).unsqueeze(0).cpu()
-        return _Evidence(shown=samples, held_out=None, prediction=prediction, judged=judged)
+        return _as_predicted(samples, forecast)
     is_kept_back = torch.zeros(len(samples), dtype=torch.bool)
     is_kept_back[3::4] = True
     shown, held_out = samples[~is_kept_back], samples[is_kept_back]

@@ -19,6 +19,7 @@ from expertplane_server.runtime.jobs import (
     Answer,
     Checkpoint,
     CheckpointJob,
+    ExpectJob,
     Failure,
     ForecastStatus,
     Job,
@@ -30,6 +31,7 @@ from expertplane_server.runtime.jobs import (
     Rejection,
     Reply,
     Result,
+    ScheduleJob,
     SolveJob,
     Taken,
 )
@@ -120,17 +122,19 @@ class Worker:
         match job:
             case SolveJob(forecast=None):
                 return Answer(planning.run(job, self._device, None))
-            case SolveJob() | LearnJob():
-                return self._do_window(job)
+            case SolveJob() | LearnJob() | ExpectJob():
+                return self._do_with_forecast(job)
             case CheckpointJob(ref):
                 forecast = self._shelf.find(ref)
                 return Lacking() if forecast is None else Checkpoint(forecast.to_bytes())
+            case ScheduleJob():
+                return planning.schedule(job)
             case PolicyJob():
                 _check_policy(job)
                 return Taken()
 
-    def _do_window(self, job: SolveJob | LearnJob) -> Result | Rejection:
-        """Does a job on a window of a deployment."""
+    def _do_with_forecast(self, job: SolveJob | LearnJob | ExpectJob) -> Result | Rejection:
+        """Does a job that needs the forecast of a deployment."""
         ref, refusal = job.forecast, ""
         assert ref is not None
         if ref.start is None:
@@ -138,10 +142,20 @@ class Worker:
             if forecast is None:
                 return Lacking()
         else:
-            forecast, refusal = self._shelf.begin(ref, *job.samples.shape[1:])
-        if isinstance(job, LearnJob):
-            planning.learn(forecast, job.samples)
-            return Learned(_status(forecast, refusal))
+            forecast, refusal = self._shelf.begin(ref, *_dimensions(job))
+        match job:
+            case LearnJob():
+                planning.learn(forecast, job.samples)
+                return Learned(_status(forecast, refusal))
+            case ExpectJob():
+                if not forecast.num_windows:
+                    return Lacking()
+                return planning.expect(forecast, _status(forecast, refusal))
+            case SolveJob():
+                return self._plan(job, forecast, refusal)
+
+    def _plan(self, job: SolveJob, forecast: Forecast, refusal: str) -> Result | Rejection:
+        """Plans for a window of a deployment."""
         num_known = forecast.num_windows
         try:
             solution = planning.run(job, self._device, forecast)
@@ -152,6 +166,14 @@ class Worker:
             return _rejection(error, _status(forecast, refusal))
         status = _status(forecast, refusal)
         return Answer(replace(solution, is_drifting=status.is_drifting), status)
+
+
+def _dimensions(job: SolveJob | LearnJob | ExpectJob) -> tuple[int, int]:
+    """Returns the layers and experts that a job is about."""
+    if isinstance(job, ExpectJob):
+        return job.num_layers, job.num_logical_experts
+    _, num_layers, num_experts = job.samples.shape
+    return num_layers, num_experts
 
 
 def _rejection(error: InvalidInputError, forecast: ForecastStatus | None = None) -> Rejection:

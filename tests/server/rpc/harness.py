@@ -15,12 +15,14 @@ from expertplane.v1 import (
     placement_service_pb2 as placement_pb2,
     plan_service_pb2 as plans_pb2,
 )
+from expertplane_server.core import orders
 from expertplane_server.rpc.convert.participants import Cadence
+from expertplane_server.rpc.convert.plans import deployment_to
 from expertplane_server.rpc.health import Health
 from expertplane_server.rpc.server import add_services, open_server
 from expertplane_server.rpc.status import DETAILS_KEY
 from expertplane_server.runtime.directory import Directory
-from expertplane_server.runtime.driver import Services
+from expertplane_server.runtime.services import Services
 from expertplane_server.runtime.store_thread import StoreThread
 from expertplane_server.runtime.watch_hub import WatchHub
 from expertplane_server.telemetry.metrics import Metrics
@@ -270,12 +272,43 @@ class Server:
         )
         return commit
 
+    async def lead_to(self, *experts: int, name: str = builders.NAME, **changes: Any) -> Any:
+        """Publish an operator's placement of one layer and return the plan's metadata."""
+        phy2log = messages.tensor([experts], "int32")
+        request = plans_pb2.PublishPlanRequest(deployment=name, phy2log=phy2log, **changes)
+        return (await self.call("PlanService/PublishPlan", request)).plan
+
+    async def settle(self, name: str = builders.NAME) -> None:
+        """Wait until what was answered before has been handled to its end, windows learned."""
+        driver = self.directory.get(name)
+        await driver.order(orders.Resume())
+        # The forecast's turn comes behind the windows that wait for it.
+        await driver.save_forecast()
+
+    def count(self, name: str, **labels: str) -> float | None:
+        """Return a metric."""
+        return self.metrics.registry.get_sample_value(f"expertplane_{name}", labels)
+
     def state(self) -> object:
-        """Return everything that the store holds."""
+        """Return everything that the store holds, plans by their digests, and what is told."""
+        deployments = self.store.deployments()
+        kept = [self.store.recover(each.name, num_plans=1000) for each in deployments]
         return (
             self.store.epoch,
-            self.store.deployments(),
-            {name: list(plans) for name, plans in self.store._plans.items()},
+            deployments,
+            [
+                (
+                    [(plan.version, plan.state, plan.digest) for plan in each.plans],
+                    each.decisions,
+                    each.parked,
+                    each.superseded,
+                )
+                for each in kept
+            ],
+            [
+                deployment_to(driver.group, 0.0).SerializeToString(deterministic=True)
+                for driver in self.directory.after("")
+            ],
         )
 
 

@@ -112,7 +112,7 @@ async def test_bad_policy_parameter(server: Server, parameters: dict[str, str]) 
     for refusal, prefix in ((computed, ""), (created, "spec.")):
         assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
         assert refusal.fields == [f"{prefix}policy.parameters.{name}"]
-    assert server.state() == (1, [], {})
+    assert server.state() == (1, [], [], [])
 
 
 BAD_JOBS: dict[str, tuple[str, Any]] = {

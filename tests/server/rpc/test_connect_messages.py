@@ -148,13 +148,14 @@ async def test_unparsable_message(server: Server) -> None:
     await stream.hear("report_ack")
 
 
-async def test_staged_is_not_served(server: Server) -> None:
-    """STAGED is refused in band as UNIMPLEMENTED."""
+async def test_ack_of_a_version_that_was_never_made(server: Server) -> None:
+    """Nobody can have staged, or applied, what was never made: refused in band, by name."""
     await server.create()
     stream = await server.join()
-    await stream.say(ack=pb.Ack(version=1, digest=DIGEST, phase=pb.ACK_PHASE_STAGED))
-
-    assert (await stream.hear("refused")).problem.code == problem_pb2.PROBLEM_CODE_UNIMPLEMENTED
+    for phase in (pb.ACK_PHASE_STAGED, pb.ACK_PHASE_APPLIED):
+        await stream.say(ack=pb.Ack(version=1, digest=DIGEST, phase=phase))
+        problem = (await stream.hear("refused")).problem
+        assert (problem.field, problem.reason) == ("ack.version", "UNKNOWN_PLAN_VERSION")
 
 
 async def test_kind_of_a_later_release(server: Server) -> None:

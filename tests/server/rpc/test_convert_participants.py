@@ -12,18 +12,13 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, strategies as st
 
 from expertplane.v1 import placement_service_pb2 as pb, problem_pb2, tensor_pb2
-from expertplane.wire import decode_tensor
-from expertplane_server.core import effects as fx, events as ev, limits
+from expertplane_server.core import events as ev
 from expertplane_server.core.errors import (
-    AlreadyExistsError,
     InvalidArgumentError,
-    NotFoundError,
     ServiceError,
-    UnservedError,
 )
 from expertplane_server.core.plan import PlanRef
 from expertplane_server.rpc.convert import participants as convert
-from expertplane_server.rpc.convert.plans import PlanWriter
 
 from .. import builders
 from . import messages
@@ -82,6 +77,9 @@ def test_hello_without_start_placement() -> None:
         ("hello.applied.version", {"applied": pb.PlanRef(version=2**63, digest=DIGEST)}),
         ("hello.applied.digest", {"applied": pb.PlanRef(version=1)}),
         ("hello.applied.digest", {"applied": pb.PlanRef(version=1, digest=DIGEST.upper())}),
+        ("hello.staged.digest", {"staged": pb.PlanRef(version=1, digest="x")}),
+        ("hello.staged.version", {"staged": pb.PlanRef(version=2**63, digest=DIGEST)}),
+        ("hello.max_staged_bytes", {"max_staged_bytes": 2**63}),
         ("hello.initial_phy2log.dtype", {"initial_phy2log": tensor([[0.0]])}),
         ("hello.initial_phy2log.dtype", {"initial_phy2log": tensor_pb2.Tensor()}),
         ("hello.initial_phy2log.shape", {"initial_phy2log": tensor([0, 1], "int32")}),
@@ -206,12 +204,19 @@ def test_refusal_of_a_long_shape_is_short() -> None:
     assert refusal.value.message == "Expected 3 dimensions, got 1000000."
 
 
-def test_ack() -> None:
+@pytest.mark.parametrize(
+    ("phase", "expected"),
+    [
+        (pb.ACK_PHASE_STAGED, ev.AckPhase.STAGED),
+        (pb.ACK_PHASE_APPLIED, ev.AckPhase.APPLIED),
+    ],
+)
+def test_ack(phase: Any, expected: ev.AckPhase) -> None:
     """An Ack is read field by field."""
-    message = pb.Ack(version=4, digest=DIGEST, phase=pb.ACK_PHASE_APPLIED)
+    message = pb.Ack(version=4, digest=DIGEST, phase=phase, step=70)
 
     assert convert.ack_from(message, 9) == ev.Ack(
-        stream=9, ref=PlanRef(version=4, digest=DIGEST), phase=ev.AckPhase.APPLIED
+        stream=9, ref=PlanRef(version=4, digest=DIGEST), phase=expected, step=70
     )
 
 
@@ -221,6 +226,7 @@ def test_ack() -> None:
         ("ack.phase", {"phase": 0}),
         ("ack.phase", {"phase": 3}),
         ("ack.version", {"version": 2**63}),
+        ("ack.step", {"step": 2**63}),
         ("ack.digest", {"digest": "ab"}),
         ("ack.digest", {"digest": "zz" * 32}),
         ("ack.digest", {"digest": DIGEST + "\n"}),
@@ -236,14 +242,24 @@ def test_bad_ack(field: str, changes: dict[str, Any]) -> None:
 
 
 def test_nack() -> None:
-    """A Nack is read field by field; its message is cut to a bounded length."""
-    message = pb.Nack(
-        version=4, problem=problem_pb2.Problem(message="x" * 5000), is_transient=True
-    )
+    """A Nack is read field by field; its words are cut to a bounded length."""
+    problem = problem_pb2.Problem(message="x" * 5000, reason="y" * 5000)
+    message = pb.Nack(version=4, problem=problem, is_transient=True)
 
     assert convert.nack_from(message, 9) == ev.Nack(
-        stream=9, version=4, message="x" * 1024, is_transient=True
+        stream=9, version=4, message="x" * 1024, is_transient=True, reason="y" * 64
     )
+
+
+def test_hello_with_a_staged_plan() -> None:
+    """What is staged, and the room for it, come with a Hello; version 0 is nothing to stage."""
+    staged = pb.PlanRef(version=4, digest=DIGEST)
+    hello = convert.hello_from(messages.hello(staged=staged, max_staged_bytes=2**40), 1)
+    nothing = convert.hello_from(messages.hello(staged=pb.PlanRef()), 1)
+
+    assert hello.staged == PlanRef(version=4, digest=DIGEST)
+    assert hello.max_staged_bytes == 2**40
+    assert (nothing.staged, nothing.max_staged_bytes) == (None, 0)
 
 
 def test_bad_nack() -> None:
@@ -283,78 +299,3 @@ def test_unparsable() -> None:
         convert.parse_request(b"\xff\xff\xff")
 
     assert refusal.value.reason == "UNPARSABLE"
-
-
-def writer() -> convert.ResponseWriter:
-    """Return a writer of a fresh stream."""
-    cadence = convert.Cadence(heartbeat_interval_s=5.0, report_interval_s=1.0)
-    return convert.ResponseWriter(PlanWriter(), cadence)
-
-
-def test_answers_are_numbered() -> None:
-    """Every message carries the term and a nonce that rises from 1."""
-    stream = writer()
-    answers = [stream.write(fx.ReportAck(7), epoch) for epoch in (3, 3, 4)]
-
-    assert [(answer.epoch, answer.nonce) for answer in answers] == [(3, 1), (3, 2), (4, 3)]
-
-
-@pytest.mark.parametrize(
-    ("verdict", "expected"),
-    [
-        (fx.Verdict.UP_TO_DATE, pb.PLAN_VERDICT_UP_TO_DATE),
-        (fx.Verdict.TAKE_THIS_PLAN, pb.PLAN_VERDICT_TAKE_THIS_PLAN),
-        (fx.Verdict.NO_PLAN_YET, pb.PLAN_VERDICT_NO_PLAN_YET),
-        (fx.Verdict.DEPLOYMENT_UNKNOWN, pb.PLAN_VERDICT_DEPLOYMENT_UNKNOWN),
-    ],
-)
-def test_welcome(verdict: fx.Verdict, expected: int) -> None:
-    """A Welcome tells verdict, generation, cadence and limits."""
-    message = fx.Welcome(verdict=verdict, generation=2, is_elected_reporter=True)
-    welcome = writer().write(message, 1).welcome
-
-    assert (welcome.verdict, welcome.generation) == (expected, 2)
-    assert (welcome.heartbeat_interval_s, welcome.report_interval_s) == (5.0, 1.0)
-    assert welcome.max_samples_per_report == limits.MAX_SAMPLES_PER_REPORT
-    assert welcome.max_message_bytes == 2 * 1024 * 1024
-    assert welcome.is_elected_reporter
-    assert not welcome.HasField("plan")
-
-
-def test_commit() -> None:
-    """A Commit brings the whole plan, without the maps that follow from it."""
-    plan = builders.plan((0, 2, 1, 3), version=7)
-    commit = writer().write(fx.Commit(plan), 1).commit
-
-    assert (commit.version, commit.digest) == (7, plan.digest)
-    phy2log = decode_tensor(commit.plan.phy2log, max_shape=(9, 9))
-    assert phy2log.tolist() == [[0, 2, 1, 3]]
-    assert not commit.plan.HasField("log2phy")
-    assert not commit.plan.HasField("logcnt")
-
-
-def test_heartbeat_and_drain() -> None:
-    """Heartbeats tell head and committed version, a Drain its window."""
-    beat = writer().write(fx.PlannerHeartbeat(head=5, committed=4), 1).heartbeat
-    drain = writer().write(fx.Drain(2.5), 1).drain
-
-    assert (beat.head_version, beat.committed_version) == (5, 4)
-    assert drain.reconnect_window_s == 2.5
-
-
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        (InvalidArgumentError("m", field="f"), problem_pb2.PROBLEM_CODE_INVALID_ARGUMENT),
-        (NotFoundError("m", field="f"), problem_pb2.PROBLEM_CODE_NOT_FOUND),
-        (AlreadyExistsError("m", field="f"), problem_pb2.PROBLEM_CODE_ALREADY_EXISTS),
-        (UnservedError("m", field="f"), problem_pb2.PROBLEM_CODE_UNIMPLEMENTED),
-    ],
-)
-def test_refused(error: ServiceError, code: int) -> None:
-    """A refusal names the report, the kind of fault, the reason, the field and the sentence."""
-    refused = writer().write(fx.Refused(sequence=8, error=error), 1).refused
-
-    assert refused.sequence == 8
-    assert (refused.problem.code, refused.problem.reason) == (code, error.default_reason)
-    assert (refused.problem.field, refused.problem.message) == ("f", "m")

@@ -173,13 +173,14 @@ def test_deployment() -> None:
         builders.hello(1, "a", (0,), applied=builders.ref(builders.plan(version=1))), builders.at()
     )
     group.handle(builders.hello(2, "b", (1,), applied=builders.ref(plan)), builders.at())
-    message = convert.deployment_to(group)
+    message = convert.deployment_to(group, 0.0)
 
     assert (message.name, message.etag, message.generation) == (builders.NAME, "etag-1", 1)
     status = message.status
     assert (status.head_version, status.committed_version, status.epoch) == (5, 2, 1)
     assert (status.num_participants, status.applied_min_version) == (2, 1)
     assert status.applied_max_version == 2
+    assert (status.staging_version, status.is_paused, status.hold_down_s) == (0, False, 0)
     assert not status.HasField("last_decision")
 
 

@@ -11,11 +11,12 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, strategies as st
 
 from expertplane.v1 import deployment_pb2 as pb
-from expertplane_server.core.errors import InvalidArgumentError, ServiceError, UnservedError
+from expertplane_server.core.errors import InvalidArgumentError, ServiceError
 from expertplane_server.core.parameters import (
     ForecastParameters,
     MigrationParameters,
     PlacementRules,
+    RolloutParameters,
     SampleParameters,
     TriggerParameters,
 )
@@ -119,6 +120,11 @@ def specs(draw: st.DrawFn) -> DeploymentSpec:
             min_coverage=draw(st.floats(0, 1, exclude_min=True)),
         ),
         rollout_mode=draw(st.sampled_from(RolloutMode)),
+        rollout=RolloutParameters(
+            stage_deadline_s=draw(st.floats(1, 86400)),
+            regression_tolerance=draw(st.floats(0, 1e9)),
+            hold_down_s=draw(st.floats(0, 10 * 86400)),
+        ),
     )
     engine = draw(st.sampled_from(["", "vllm", "sglang", "tensorrt_llm", "vllm_ascend"]))
     try:
@@ -223,6 +229,12 @@ def test_defaults() -> None:
             {"migration": pb.MigrationParameters(inter_node_bytes_per_s=0)},
         ),
         ("spec.rollout.mode", {"rollout": pb.RolloutParameters(mode=-1)}),  # type: ignore[arg-type]
+        ("spec.rollout.stage_deadline_s", {"rollout": pb.RolloutParameters(stage_deadline_s=0)}),
+        (
+            "spec.rollout.regression_tolerance",
+            {"rollout": pb.RolloutParameters(regression_tolerance=float("nan"))},
+        ),
+        ("spec.rollout.hold_down_s", {"rollout": pb.RolloutParameters(hold_down_s=-1)}),
         ("spec.trigger.window_samples", {"trigger": pb.TriggerParameters(window_samples=0)}),
         (
             "spec.trigger.min_samples",
@@ -251,25 +263,8 @@ def test_refused(field: str, changes: dict[str, Any]) -> None:
     assert refusal.value.message.startswith("Expected ")
 
 
-UNSERVED: dict[str, Any] = {
-    "spec.rollout.mode": {"rollout": pb.RolloutParameters(mode=pb.ROLLOUT_MODE_COORDINATED)},
-    "spec.rollout.stage_deadline_s": {"rollout": pb.RolloutParameters(stage_deadline_s=1)},
-    "spec.rollout.regression_tolerance": {"rollout": pb.RolloutParameters(regression_tolerance=0)},
-    "spec.rollout.hold_down_s": {"rollout": pb.RolloutParameters(hold_down_s=1)},
-}
-
-
-@pytest.mark.parametrize("field", UNSERVED)
-def test_unserved(field: str) -> None:
-    """What this release would have to ignore is refused under its path, even at its default."""
-    with pytest.raises(UnservedError) as refusal:
-        spec_from(messages.spec(**UNSERVED[field]), POLICIES)
-
-    assert refusal.value.field == field
-
-
-def test_every_field_is_served_or_refused() -> None:
-    """No field of a spec is passed over in silence: what is not read back is refused."""
+def test_every_field_is_served() -> None:
+    """No field of a spec is passed over in silence: all are read back."""
     # Zero and empty are left out on the wire, so that every field gets another value.
     policy = PolicyChoice(
         mode=Mode.SOFT_HIERARCHICAL,
@@ -290,8 +285,8 @@ def test_every_field_is_served_or_refused() -> None:
         ),
         migration=MigrationParameters(bytes_per_expert=1),
     )
-    served = _paths(spec_to(wanted), "spec.")
-    known = served | set(UNSERVED)
+    read = spec_from(spec_to(wanted), POLICIES)
+    known = _paths(spec_to(read), "spec.")
 
     fields = _field_paths(pb.DeploymentSpec.DESCRIPTOR, "spec.")
     assert not {f for f in fields if not any(f == k or f.startswith(k + ".") for k in known)}

@@ -108,7 +108,7 @@ async def test_bad_creation(server: Server, case: str) -> None:
     assert refusal.fields == [field]
     assert refusal.reason
     assert refusal.message.startswith(f"{field}: Expected ")
-    assert server.state() == (1, [], {})
+    assert server.state() == (1, [], [], [])
 
 
 async def test_slow_ranks_are_the_solvers_to_judge(server: Server) -> None:
@@ -118,17 +118,7 @@ async def test_slow_ranks_are_the_solvers_to_judge(server: Server) -> None:
     refusal = await server.refusal(CREATE, creation(topology=topology, policy=deepseek))
 
     assert refusal.fields == ["spec.topology.rank_capacities"]
-    assert server.state() == (1, [], {})
-
-
-async def test_unserved_field(server: Server) -> None:
-    """What this release would ignore is UNIMPLEMENTED and names the field."""
-    rollout = deployment_pb2.RolloutParameters(hold_down_s=1)
-    refusal = await server.refusal(CREATE, creation(rollout=rollout))
-
-    assert refusal.code is grpc.StatusCode.UNIMPLEMENTED
-    assert refusal.fields == ["spec.rollout.hold_down_s"]
-    assert server.state() == (1, [], {})
+    assert server.state() == (1, [], [], [])
 
 
 @pytest.mark.parametrize(
@@ -201,6 +191,7 @@ async def test_bad_removal(server: Server) -> None:
     for field, request in (
         ("name", pb.DeleteDeploymentRequest(name="x")),
         ("request_id", pb.DeleteDeploymentRequest(name="a/b", request_id="a b")),
+        ("etag", pb.DeleteDeploymentRequest(name="a/b", etag="x" * 100_000)),
     ):
         refusal = await server.refusal(DELETE, request)
         assert (refusal.code, refusal.fields) == (grpc.StatusCode.INVALID_ARGUMENT, [field])
@@ -261,7 +252,7 @@ async def test_store_that_fails(server: Server) -> None:
 
 async def test_creation_that_broke_off(server: Server) -> None:
     """A deployment that was stored and could not be started is started by a repeated call."""
-    server.store.failing.add("plans")
+    server.store.failing.add("recover")
     refusal = await server.refusal(CREATE, creation(request_id="r-1"))
     server.store.failing.clear()
 

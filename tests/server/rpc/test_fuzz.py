@@ -38,6 +38,11 @@ METHODS = [
     for method in service.methods
     if not (method.client_streaming or method.server_streaming)
 ]
+METHOD_INPUTS = dict(METHODS)
+MUTATING = (
+    *("CreateDeployment", "DeleteDeployment", "UpdateDeployment"),
+    *("PublishPlan", "Rebalance", "RollBack", "Pause", "Resume"),
+)
 QUICK = settings(
     max_examples=25,
     deadline=None,
@@ -153,8 +158,9 @@ def _judge(runner: Runner, path: str, raw: bytes) -> None:
         assert outcome.code in ALLOWED, outcome
         assert outcome.reason, outcome
         assert runner.server.state() == before
-    elif not path.endswith(("CreateDeployment", "DeleteDeployment")):
+    elif not path.endswith(MUTATING):
         assert runner.server.state() == before
+    assert _core_errors(runner) == 0
 
 
 @pytest.mark.parametrize("path", [path for path, _ in METHODS])
@@ -234,6 +240,48 @@ def test_any_sensible_job(runner: Runner, request: Any) -> None:
         )
         budget = request.policy.max_moved_slots_per_layer
         assert max(moved.values(), default=0) <= budget or not is_bound
+
+
+@st.composite
+def _sensible_orders(draw: st.DrawFn) -> tuple[str, Any]:
+    """Draw a call about plans that is in order, though the deployment may not be up to it."""
+    told: dict[str, Any] = {"deployment": builders.NAME}
+    method = draw(
+        st.sampled_from(["PublishPlan", "RollBack", "Rebalance", "Pause", "Resume", "DiffPlans"])
+    )
+    if method in ("PublishPlan", "RollBack", "Rebalance"):
+        told["expected_head"] = draw(st.none() | st.integers(0, 3))
+    if method == "PublishPlan":
+        experts = draw(st.permutations(range(4)) | st.lists(st.integers(-1, 4), max_size=5))
+        told["phy2log"] = messages.tensor([experts], "int16")
+    if method == "RollBack":
+        told["to_version"] = draw(st.integers(0, 4))
+    if method == "DiffPlans":
+        told |= {"from_version": draw(st.integers(0, 4)), "to_version": draw(st.integers(0, 4))}
+    else:
+        told["request_id"] = draw(st.sampled_from(["", "r-1", "r-2"]))
+    request_class = GetMessageClass(METHOD_INPUTS[f"PlanService/{method}"])
+    return f"PlanService/{method}", request_class(**told)
+
+
+@QUICK
+@given(calls=st.lists(_sensible_orders(), min_size=1, max_size=6))
+def test_any_sensible_orders(runner: Runner, calls: list[tuple[str, Any]]) -> None:
+    """Orders are carried out, or refused without a trace; versions only ever rise."""
+    heads = [runner.run(_head(runner.server))]
+    for path, request in calls:
+        _judge(runner, path, request.SerializeToString())
+        heads.append(runner.run(_head(runner.server)))
+
+    assert heads == sorted(heads)
+
+
+async def _head(server: Server) -> int:
+    """Return the head of the deployment, which is made if another test has removed it."""
+    if server.directory.find(builders.NAME) is None:
+        await server.create()
+    head: int = (await server.get()).status.head_version
+    return head
 
 
 async def _converse(server: Server, send: Callable[[Stream], Coroutine[Any, Any, None]]) -> None:

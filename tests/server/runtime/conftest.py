@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 
-from expertplane_server.runtime.driver import Driver, Services
+from expertplane_server.core import effects as fx, events as ev
+from expertplane_server.core.errors import InvalidArgumentError
+from expertplane_server.runtime.driver import Driver
 from expertplane_server.runtime.outbox import Outbox
+from expertplane_server.runtime.services import Services
 from expertplane_server.runtime.store_thread import StoreThread
 from expertplane_server.runtime.watch_hub import WatchHub
 from expertplane_server.telemetry.metrics import Metrics
@@ -19,8 +22,6 @@ from ..fakes import FailingStore, HandClock, InProcessSolver
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from expertplane_server.core import events as ev
 
 
 class Bench:
@@ -78,6 +79,15 @@ class Driven:
         """Submit an event and return the kinds of the next answers."""
         await self.driver.submit(event)
         return await self.hear(num_answers)
+
+    async def settle(self) -> None:
+        """Wait until all that was submitted has been handled; passes over what is said."""
+        error = InvalidArgumentError("the last word")
+        await self.driver.submit(ev.Refuse(stream=1, sequence=0, error=error))
+        while True:
+            message = await self.outbox.take()
+            if isinstance(message, fx.Refused) and message.error is error:
+                return
 
     async def hear(self, num_answers: int) -> list[str]:
         """Return the kinds of the next messages, heartbeats left out."""

@@ -66,7 +66,7 @@ async def test_loaded(bench: Bench, directory: Directory) -> None:
     """At the start every stored deployment gets its driver, with its latest plans."""
     bench.store.create_deployment("a/a", builders.spec(), request_id="", now_s=0.0)
     for _ in range(20):
-        bench.store.publish(builders.draft(name="a/a"), epoch=1, now_s=0.0)
+        builders.published(bench.store, builders.draft(name="a/a"))
     await directory.load()
     group = directory.get("a/a").group
 
@@ -142,7 +142,7 @@ async def test_caller_that_gives_up(bench: Bench, directory: Directory, num_step
 
 async def test_creation_that_broke_off(bench: Bench, directory: Directory) -> None:
     """What was stored and not started is started by a repeated request."""
-    bench.store.failing.add("plans")
+    bench.store.failing.add("recover")
     with pytest.raises(UnavailableError):
         await create(directory, request_id="r-1")
     bench.store.failing.clear()

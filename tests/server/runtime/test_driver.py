@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from expertplane_server.core import effects as fx, events as ev
+from expertplane_server.core import effects as fx, events as ev, orders
 from expertplane_server.core.errors import UnavailableError
+from expertplane_server.core.group import Group
 from expertplane_server.core.plan import PlanState
-from expertplane_server.runtime.driver import _MAX_QUEUED
+from expertplane_server.runtime import driver as driver_module
+from expertplane_server.runtime.driver import _MAX_QUEUED, Driver
 from expertplane_server.runtime.jobs import LearnJob, SolveJob
 from expertplane_server.runtime.outbox import Outbox
 
@@ -74,7 +76,7 @@ async def test_applied_that_is_not_stored(bench: Bench, caplog: pytest.LogCaptur
             await driven.ask(builders.applied(bench.store.plan(builders.NAME, 1)), 0)
             assert await driven.ask(builders.report(), 1) == ["ReportAck"]
 
-    assert "v1 not marked applied" in caplog.text
+    assert "that v1 is applied not stored" in caplog.text
     assert bench.count("core_errors_total") == 0
 
 
@@ -126,11 +128,11 @@ async def test_event_that_fails(bench: Bench, caplog: pytest.LogCaptureFixture) 
     """An event that the core trips over is logged and counted, and does not end the task."""
     async with bench.running() as driven:
         await driven.hear(1)
-        await driven.driver.submit(ev.StoreFailed(message="nobody asked"))
+        await driven.driver.submit(ev.Stored(plan=builders.plan()))
         assert await driven.ask(builders.report(), 1) == ["ReportAck"]
 
     assert bench.count("core_errors_total") == 1
-    assert "event StoreFailed failed" in caplog.text
+    assert "event Stored failed" in caplog.text
 
 
 async def test_stream_that_ends(bench: Bench) -> None:
@@ -192,6 +194,7 @@ async def test_window_without_a_solve(bench: Bench) -> None:
         await driven.ask(builders.report(), 1)
         await bench.solver.asked.wait()
         await driven.ask(builders.report(first_step=1), 1)
+        await driven.settle()
         bench.solver.may_answer.set()
         await driven.hear(1)
         # The keeper's turn comes behind the windows that wait for it.
@@ -208,7 +211,7 @@ async def test_windows_of_one_report(bench: Bench) -> None:
         await driven.hear(1)
         counts = [(float(number), 2.0, 3.0, 4.0) for number in range(1, 21)]
         await driven.ask(builders.report(*counts), 1)
-        await bench.solver.asked.wait()
+        await driven.settle()
         # The keeper's turn comes behind the windows that wait for it.
         await driven.driver.save_forecast()
 
@@ -231,3 +234,46 @@ async def test_solver_with_a_defect(bench: Bench, caplog: pytest.LogCaptureFixtu
     assert bench.count("decisions_total", deployment=builders.NAME, reason="FAILED_SOLVE") == 1
     assert bench.count("core_errors_total") == 1
     assert "ZeroDivisionError: oops" in caplog.text
+
+
+async def test_ticks_tell_how_full_the_queue_is(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The core hears with each tick how far it is behind; a full queue needs no tick."""
+    monkeypatch.setattr(driver_module, "_TICK_S", 0.0)
+    driver = bench.driver()
+    for _ in range(_MAX_QUEUED // 2):
+        await driver.submit(builders.report())
+    ticking = asyncio.create_task(driver._tick())
+    for _ in range(2 * _MAX_QUEUED):
+        await asyncio.sleep(0)
+    ticking.cancel()
+    queued = [driver._queue.get_nowait() for _ in range(driver._queue.qsize())]
+    fills = [event.queue_fill for event in queued if isinstance(event, ev.Tick)]
+
+    assert len(queued) == _MAX_QUEUED
+    assert fills[0] == 0.5
+    assert fills[-1] == 1 - 1 / _MAX_QUEUED
+
+
+async def test_roll_out_that_a_crash_has_cut_short(bench: Bench) -> None:
+    """What an earlier planner was staging is given up before anything else happens."""
+    driver = bench.driver()
+    plan = builders.published(bench.store, state=PlanState.STAGING)
+    driver = Driver(
+        Group(
+            bench.store.recover(builders.NAME, num_plans=16),
+            epoch=bench.store.epoch,
+            heartbeat_interval_s=builders.HEARTBEAT_S,
+        ),
+        bench.services,
+        on_epoch=bench.epochs.append,
+    )
+    driver.start()
+    await driver.order(orders.Pause())
+    await driver.stop()
+    calls = [each for each in bench.store.calls if each in ("abort", "set_paused")]
+
+    assert calls == ["abort", "set_paused"]
+    assert bench.store.plan(builders.NAME, plan.version).state is PlanState.ABORTED
+    assert bench.count("plans_total", deployment=builders.NAME, outcome="aborted") == 1

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from unittest.mock import Mock
 
 import numpy as np
@@ -26,11 +26,19 @@ from expertplane_server.runtime.jobs import CheckpointJob, LearnJob, SolveJob
 from expertplane_server.runtime.solver_worker import Worker
 
 from .. import builders
+from .keepers import (
+    checkpoints,
+    learn,
+    lost_windows,
+    num_windows,
+    opened,
+    saved_windows,
+    solve,
+    window,
+)
 
 
 if TYPE_CHECKING:
-    from expertplane_server.core.plan import Solution
-
     from .conftest import Bench
 
 
@@ -38,59 +46,6 @@ if TYPE_CHECKING:
 def keeper(bench: Bench) -> ForecastKeeper:
     """The keeper of a deployment that the store knows."""
     return opened(bench)
-
-
-def opened(bench: Bench, **changes: Any) -> ForecastKeeper:
-    """Return a keeper as after a start of the service; the first time with changes of the spec."""
-    if not bench.store.deployments():
-        spec = builders.spec(topology=builders.topology(slots_per_rank=3), **changes)
-        bench.store.create_deployment(builders.NAME, spec, request_id="", now_s=0.0)
-    (deployment,) = bench.store.deployments()
-    return ForecastKeeper(deployment, bench.services, bench.metrics.label(builders.NAME))
-
-
-def window(number: int) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.float64]], ...]:
-    """Return two samples of one layer of four experts."""
-    rng = np.random.default_rng(number)
-    return tuple(rng.integers(1, 99, size=(2, 1, 4)).astype(np.float64))
-
-
-async def learn(keeper: ForecastKeeper, *numbers: int) -> None:
-    """Have windows learned, as a driver does."""
-    for number in numbers:
-        await keeper.learn(window(number))
-        await keeper.save_if_due()
-
-
-async def solve(keeper: ForecastKeeper, number: int) -> Solution:
-    """Have a window planned for."""
-    return await keeper.solve(window(number), None)
-
-
-def saved_windows(bench: Bench) -> int:
-    """Return how many windows the checkpoint in the store knows."""
-    content = bench.store.forecast(builders.NAME, 1)
-    assert content is not None
-    return Forecast.from_bytes(content).num_windows
-
-
-def lost_windows(bench: Bench) -> float | None:
-    """Return how many windows the forecast was not shown."""
-    return bench.count("forecast_lost_windows_total", deployment=builders.NAME)
-
-
-def num_windows(bench: Bench) -> float | None:
-    """Return what the gauge shows."""
-    return bench.count("forecast_windows", deployment=builders.NAME)
-
-
-def checkpoints(bench: Bench) -> dict[str, float]:
-    """Return how many checkpoints there were by outcome, those that did not occur left out."""
-    found = {
-        outcome: bench.count("forecast_checkpoints_total", outcome=outcome) or 0.0
-        for outcome in ("saved", "restored", "refused", "failed")
-    }
-    return {outcome: count for outcome, count in found.items() if count}
 
 
 async def test_checkpoints_follow_a_rule(bench: Bench, keeper: ForecastKeeper) -> None:

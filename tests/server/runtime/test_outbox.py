@@ -9,6 +9,7 @@ import pytest
 from expertplane_server.core import effects as fx
 from expertplane_server.core.errors import ExhaustedError, UnavailableError
 from expertplane_server.runtime.outbox import _MAX_WAITING, Outbox
+from expertplane_server.telemetry.metrics import Metrics
 
 from .. import builders
 
@@ -79,6 +80,62 @@ async def test_newest_heartbeat_wins() -> None:
         outbox.put(fx.PlannerHeartbeat(head=head, committed=0))
 
     assert await drained(outbox) == [fx.PlannerHeartbeat(head=3, committed=0)]
+
+
+def stage(version: int) -> fx.Stage:
+    """Return a Stage."""
+    return fx.Stage(builders.plan(version=version), deadline_s=9.0)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "kept"),
+    [
+        # An Abort takes the Stage of its version out, and goes all the same: an earlier Stage of
+        # that version may have been read.
+        ([stage(1), fx.Abort(1, "lost")], [1]),
+        ([stage(1), fx.Abort(2, "lost")], [0, 1]),
+        # What comes after an Abort is another matter.
+        ([fx.Abort(1, "lost"), stage(2)], [0, 1]),
+        ([stage(1), fx.Abort(1, "lost"), stage(2)], [1, 2]),
+        ([fx.Abort(1, "lost"), fx.Abort(2, "lost")], [0, 1]),
+        # A Stage repeats itself, and replaces no other.
+        ([stage(1), stage(1)], [1]),
+        ([stage(1), stage(2)], [0, 1]),
+        # Commits and stages do not touch each other, nor does a Welcome touch a Stage or Abort.
+        ([stage(1), fx.Commit(builders.plan(version=1), is_staged=True)], [0, 1]),
+        ([commit(1), stage(2)], [0, 1]),
+        ([commit(1), fx.Abort(2, "lost")], [0, 1]),
+        ([stage(1), welcome()], [0, 1]),
+        ([fx.Abort(1, "lost"), welcome()], [0, 1]),
+        # The latest cadence counts.
+        ([fx.Flow(1.0), fx.Flow(2.0)], [1]),
+        ([fx.Flow(1.0), fx.PlannerHeartbeat(head=0, committed=0)], [0, 1]),
+    ],
+)
+async def test_what_gives_way(waiting: list[fx.Message], kept: list[int]) -> None:
+    """Only what is outdated gives way, and the order of the rest stays."""
+    metrics = Metrics()
+    outbox = Outbox(metrics)
+    for message in waiting:
+        outbox.put(message)
+
+    assert await drained(outbox) == [waiting[number] for number in kept]
+    dropped = metrics.registry.get_sample_value("expertplane_outbox_dropped_messages_total")
+    assert dropped == len(waiting) - len(kept)
+
+
+async def test_withdrawn_again_and_again() -> None:
+    """Roll-outs that come and go behind the back of a peer end in an end of the stream."""
+    metrics = Metrics()
+    outbox = Outbox(metrics)
+    for version in range(_MAX_WAITING + 1):
+        outbox.put(stage(version))
+        outbox.put(fx.Abort(version, "lost"))
+
+    with pytest.raises(ExhaustedError):
+        await outbox.take()
+    labels = {"cause": "overflow"}
+    assert metrics.registry.get_sample_value("expertplane_slow_readers_total", labels) == 1
 
 
 async def test_overflow_ends_the_stream() -> None:

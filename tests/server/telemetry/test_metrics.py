@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from expertplane_server.core.effects import SampleFate
 from expertplane_server.core.plan import Reason
-from expertplane_server.telemetry.metrics import _MAX_DEPLOYMENT_LABELS, Metrics
+from expertplane_server.telemetry.metrics import _MAX_DEPLOYMENT_LABELS, PLAN_OUTCOMES, Metrics
 
 
 def exposed(metrics: Metrics) -> str:
@@ -36,6 +36,8 @@ def test_series_exist_from_the_start() -> None:
     for reason in Reason:
         line = f'expertplane_decisions_total{{deployment="a/b",reason="{reason}"}} 0.0'
         assert line in text
+    for outcome in PLAN_OUTCOMES:
+        assert f'expertplane_plans_total{{deployment="a/b",outcome="{outcome}"}} 0.0' in text
     for fate in SampleFate:
         assert f'expertplane_samples_total{{deployment="a/b",fate="{fate}"}} 0.0' in text
 
@@ -45,14 +47,25 @@ def test_forgotten() -> None:
     metrics = Metrics()
     for number in range(_MAX_DEPLOYMENT_LABELS):
         metrics.label(f"a/{number}")
-    metrics.participants.labels("a/0").set(3)
-    metrics.committed_version.labels("a/0").set(3)
-    metrics.balancedness.labels("a/0", "candidate").set(0.5)
-    metrics.forecast_windows.labels("a/0").set(3)
+    for metric in metrics._all():
+        if "deployment" in metric._labelnames:
+            metric.labels("a/0", *metric._labelnames[1:])
+    assert exposed(metrics).count('"a/0"') > 20
     metrics.forget("a/0")
 
     assert '"a/0"' not in exposed(metrics)
     assert metrics.label("b/b") == "b/b"
+
+
+def test_labels_come_from_bounded_sets() -> None:
+    """No label names a rank, a layer, an expert, a participant or a digest."""
+    metrics = Metrics()
+    names = {name for metric in metrics._all() for name in metric._labelnames}
+
+    assert names == {
+        *("deployment", "method", "code", "reason", "outcome", "fate", "placement", "phase"),
+        *("kind", "milestone", "cause", "operation", "device"),
+    }
 
 
 @pytest.mark.parametrize("name", ["no/such", "_other"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -11,18 +12,21 @@ from expertplane.wire import TensorError, decode_tensor
 from expertplane.wire.tensors import DTYPES
 from expertplane_server.core import limits
 from expertplane_server.core.errors import InvalidArgumentError, UnservedError
+from expertplane_server.core.plan import Request
 
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
-    from google.protobuf.message import Message
 
     from expertplane.v1 import tensor_pb2
 
 T = TypeVar("T")
 
+_REQUEST_ID = re.compile(r"[a-zA-Z0-9._-]{0,64}")
+_LONGEST_ETAG = 64
+_LONGEST_COMMENT = 1024
 _DEFAULT_PAGE = 100
 _LARGEST_PAGE = 1000
 
@@ -44,30 +48,6 @@ def enum_member(value: int, names: EnumTypeWrapper, served: Mapping[Any, T], at:
     raise UnservedError(
         f"Expected one of {offered}; this release does not serve {names.Name(value)}.", field=at
     )
-
-
-def refuse_unserved(message: Message, paths: Sequence[str], prefix: str = "") -> None:
-    """Refuses a message that sets a field which this release would have to ignore.
-
-    Args:
-        message: the message to look into.
-        paths: dotted field paths below it.
-        prefix: what to put in front of the path in the refusal.
-
-    Raises:
-        UnservedError: one of the fields is set.
-    """
-    for path in paths:
-        *owners, last = path.split(".")
-        owner: Any = message
-        for name in owners:
-            owner = getattr(owner, name)
-        has_presence = owner.DESCRIPTOR.fields_by_name[last].has_presence
-        if owner.HasField(last) if has_presence else bool(getattr(owner, last)):
-            raise UnservedError(
-                f"Expected {prefix}{path} to be left out; this release does not serve it.",
-                field=prefix + path,
-            )
 
 
 def finite(value: float, at: str) -> float:
@@ -117,6 +97,72 @@ def token_counts(
         f"Expected finite counts from 0 to 2^53, got {counts[tuple(index)]} at {index}.",
         field=f"{at}.data",
     )
+
+
+def comment(text: str, at: str = "comment") -> str:
+    """Returns what an operator says to people.
+
+    Raises:
+        InvalidArgumentError: it is too long.
+    """
+    if len(text) > _LONGEST_COMMENT:
+        raise InvalidArgumentError(
+            f"Expected at most {_LONGEST_COMMENT} characters, got {len(text)}.", field=at
+        )
+    return text
+
+
+def checked_etag(etag: str) -> str:
+    """Returns an etag that may have been read somewhere, "" for none.
+
+    Raises:
+        InvalidArgumentError: it is too long to be one; a refusal could not even quote it.
+    """
+    if len(etag) > _LONGEST_ETAG:
+        raise InvalidArgumentError(
+            f"Expected at most {_LONGEST_ETAG} characters, got {len(etag)}.", field="etag"
+        )
+    return etag
+
+
+def counter(value: int, at: str) -> int:
+    """Returns a version, epoch or step that a store can hold.
+
+    Raises:
+        InvalidArgumentError: it is too large.
+    """
+    if value > limits.MAX_COUNTER:
+        raise InvalidArgumentError(f"Expected at most 2^63 - 1, got {value}.", field=at)
+    return value
+
+
+def request_of(request_id: str, call: str, *, is_for_decision: bool = False) -> Request | None:
+    """Returns what makes a repeated call return the first answer; None goes without.
+
+    Args:
+        request_id: the caller's, or empty.
+        call: what is asked for.
+        is_for_decision: the call is answered with a decision.
+
+    Raises:
+        InvalidArgumentError: the id does not match the pattern.
+    """
+    if not request_id:
+        return None
+    return Request(checked_request_id(request_id), call, is_for_decision)
+
+
+def checked_request_id(request_id: str) -> str:
+    """Returns a request id, or "" for a call that goes without.
+
+    Raises:
+        InvalidArgumentError: it does not match the pattern.
+    """
+    if _REQUEST_ID.fullmatch(request_id) is None:
+        raise InvalidArgumentError(
+            f"Expected {_REQUEST_ID.pattern}, got {request_id[:80]!r}.", field="request_id"
+        )
+    return request_id
 
 
 def page_size(wanted: int, *, at: str = "page_size") -> int:

@@ -16,7 +16,7 @@ from expertplane_server.core import effects as fx, events as ev, limits
 from expertplane_server.core.errors import InvalidArgumentError
 from expertplane_server.core.plan import PlanRef
 from expertplane_server.core.spec import check_name
-from expertplane_server.rpc.convert.fields import enum_member, tensor, token_counts
+from expertplane_server.rpc.convert.fields import counter, enum_member, tensor, token_counts
 from expertplane_server.rpc.status import problem_code
 
 
@@ -89,10 +89,24 @@ def hello_from(message: pb.Hello, stream: int) -> ev.Hello:
         engine_run_id=message.engine_run_id,
         generation=message.generation,
         applied=ref_from(message.applied, "hello.applied"),
-        highest_version=_counter(message.highest_version, "hello.highest_version"),
-        highest_epoch=_counter(message.highest_epoch, "hello.highest_epoch"),
+        staged=_staged(message),
+        highest_version=counter(message.highest_version, "hello.highest_version"),
+        highest_epoch=counter(message.highest_epoch, "hello.highest_epoch"),
+        max_staged_bytes=counter(message.max_staged_bytes, "hello.max_staged_bytes"),
         initial_phy2log=initial,
     )
+
+
+def _staged(message: pb.Hello) -> PlanRef | None:
+    """Reads what a participant has staged, None without such a plan.
+
+    Raises:
+        InvalidArgumentError: version and digest do not go together.
+    """
+    # The start placement is nothing that could be staged.
+    if not message.HasField("staged") or message.staged.version == 0:
+        return None
+    return ref_from(message.staged, "hello.staged")
 
 
 def deployment_from(message: pb.Hello) -> str:
@@ -123,8 +137,8 @@ def report_from(message: pb.LoadReport, stream: int) -> ev.LoadReport:
     return ev.LoadReport(
         stream=stream,
         sequence=message.sequence,
-        plan_version=_counter(message.plan_version, f"{at}.plan_version"),
-        first_step=_counter(message.first_step, f"{at}.first_step"),
+        plan_version=counter(message.plan_version, f"{at}.plan_version"),
+        first_step=counter(message.first_step, f"{at}.first_step"),
         steps_per_sample=message.steps_per_sample,
         kind=kind,
         scope=scope,
@@ -140,7 +154,12 @@ def ack_from(message: pb.Ack, stream: int) -> ev.Ack:
     """
     phase = enum_member(message.phase, pb.AckPhase, _PHASES, "ack.phase")
     ref = pb.PlanRef(version=message.version, digest=message.digest)
-    return ev.Ack(stream=stream, ref=ref_from(ref, "ack"), phase=phase)
+    return ev.Ack(
+        stream=stream,
+        ref=ref_from(ref, "ack"),
+        phase=phase,
+        step=counter(message.step, "ack.step"),
+    )
 
 
 def nack_from(message: pb.Nack, stream: int) -> ev.Nack:
@@ -151,9 +170,11 @@ def nack_from(message: pb.Nack, stream: int) -> ev.Nack:
     """
     return ev.Nack(
         stream=stream,
-        version=_counter(message.version, "nack.version"),
+        version=counter(message.version, "nack.version"),
         message=message.problem.message[:1024],
         is_transient=message.is_transient,
+        # A word of the participant's own: told to operators, never a label of a metric.
+        reason=message.problem.reason[:64],
     )
 
 
@@ -163,7 +184,7 @@ def ref_from(message: pb.PlanRef, at: str) -> PlanRef:
     Raises:
         InvalidArgumentError: version and digest do not go together.
     """
-    version = _counter(message.version, f"{at}.version")
+    version = counter(message.version, f"{at}.version")
     if version > 0 and _DIGEST.fullmatch(message.digest) is None:
         raise InvalidArgumentError(
             f"Expected a lowercase hex sha256, got {message.digest[:80]!r}.", field=f"{at}.digest"
@@ -216,10 +237,10 @@ class ResponseWriter:
             case fx.Refused():
                 answer.refused.sequence = message.sequence
                 answer.refused.problem.CopyFrom(problem_to(message.error))
-            case fx.Commit(plan):
-                answer.commit.version = plan.version
-                answer.commit.digest = plan.digest
-                answer.commit.plan.CopyFrom(self._plan(plan))
+            case fx.Stage() | fx.Commit() | fx.Abort():
+                self._write_rollout(answer, message)
+            case fx.Flow(report_interval_s):
+                answer.flow.report_interval_s = report_interval_s
             case fx.PlannerHeartbeat():
                 answer.heartbeat.head_version = message.head
                 answer.heartbeat.committed_version = message.committed
@@ -227,14 +248,34 @@ class ResponseWriter:
                 answer.drain.reconnect_window_s = reconnect_window_s
         return answer
 
+    def _write_rollout(
+        self, answer: pb.ConnectResponse, message: fx.Stage | fx.Commit | fx.Abort
+    ) -> None:
+        """Fills in what belongs to a roll-out."""
+        match message:
+            case fx.Stage(plan, deadline_s):
+                answer.stage.plan.CopyFrom(self._plan(plan))
+                answer.stage.deadline_s = deadline_s
+            case fx.Commit(plan, is_staged):
+                answer.commit.version = plan.version
+                answer.commit.digest = plan.digest
+                if not is_staged:
+                    answer.commit.plan.CopyFrom(self._plan(plan))
+            case fx.Abort(version, reason):
+                answer.abort.version = version
+                answer.abort.reason = reason
+
     def _welcome(self, message: fx.Welcome) -> pb.Welcome:
         """Writes a Welcome with the limits of this planner."""
+        report_interval_s = message.report_interval_s
+        if report_interval_s is None:
+            report_interval_s = self._cadence.report_interval_s
         return pb.Welcome(
             verdict=_VERDICTS[message.verdict],
             plan=self._plan(message.plan) if message.plan is not None else None,
             generation=message.generation,
             heartbeat_interval_s=self._cadence.heartbeat_interval_s,
-            report_interval_s=self._cadence.report_interval_s,
+            report_interval_s=report_interval_s,
             max_samples_per_report=limits.MAX_SAMPLES_PER_REPORT,
             max_message_bytes=limits.MAX_CONNECT_MESSAGE_BYTES,
             is_elected_reporter=message.is_elected_reporter,
@@ -264,10 +305,3 @@ def _uuid(value: str, at: str) -> str:
         return str(uuid.UUID(value))
     except ValueError:
         raise InvalidArgumentError(f"Expected a UUID, got {value[:80]!r}.", field=at) from None
-
-
-def _counter(value: int, at: str) -> int:
-    """Returns a version, epoch or step that a store can hold."""
-    if value > limits.MAX_COUNTER:
-        raise InvalidArgumentError(f"Expected at most 2^63 - 1, got {value}.", field=at)
-    return value

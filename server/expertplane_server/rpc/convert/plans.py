@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     _Key = tuple[str, int, PlanState, bool, bool]
 
 STATES = {
+    PlanState.STAGING: plan_pb2.PLAN_STATE_STAGING,
     PlanState.COMMITTED: plan_pb2.PLAN_STATE_COMMITTED,
     PlanState.APPLIED: plan_pb2.PLAN_STATE_APPLIED,
+    PlanState.ABORTED: plan_pb2.PLAN_STATE_ABORTED,
     PlanState.SUPERSEDED: plan_pb2.PLAN_STATE_SUPERSEDED,
 }
 REASONS: dict[Reason, Any] = {
@@ -104,6 +106,7 @@ def metadata_to(plan: Plan) -> plan_pb2.PlanMetadata:
     metadata.state = STATES[plan.state]
     metadata.reason = REASONS[plan.draft.reason]
     metadata.created_at.CopyFrom(_timestamp(plan.created_at_s))
+    metadata.comment = plan.draft.comment
     return metadata
 
 
@@ -139,8 +142,13 @@ def decision_to(decision: Decision) -> decision_pb2.Decision:
     )
 
 
-def deployment_to(group: Group) -> deployment_pb2.Deployment:
-    """Writes a deployment with its present status."""
+def deployment_to(group: Group, now_s: float) -> deployment_pb2.Deployment:
+    """Writes a deployment with its present status.
+
+    Args:
+        group: the deployment's state machine.
+        now_s: monotonic time, in seconds.
+    """
     deployment = group.deployment
     latest = group.journal.latest
     applied = [member.applied.version for member in group.members]
@@ -155,6 +163,10 @@ def deployment_to(group: Group) -> deployment_pb2.Deployment:
             epoch=group.epoch,
             num_participants=len(group.members),
             last_decision=decision_to(latest) if latest is not None else None,
+            is_paused=deployment.is_paused,
+            pause_comment=deployment.pause_comment,
+            hold_down_s=group.hold_down_s(now_s),
+            staging_version=group.staging_version,
             applied_min_version=min(applied, default=0),
             applied_max_version=max(applied, default=0),
             num_samples=group.num_samples,
@@ -193,7 +205,7 @@ def _with_maps(
     message = plan_pb2.Plan(
         metadata=metadata,
         phy2log=encode_tensor(phy2log),
-        transfers=_transfers_to(solution.transfers, metadata.parent_version),
+        transfers=transfers_to(solution.transfers, metadata.parent_version),
     )
     if omit_derived_maps:
         return message
@@ -211,7 +223,7 @@ def _with_maps(
     return message
 
 
-def _transfers_to(
+def transfers_to(
     transfers: Transfers | None, parent_version: int
 ) -> plan_pb2.TransferSchedule | None:
     """Writes a migration."""

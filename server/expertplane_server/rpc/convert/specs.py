@@ -12,6 +12,7 @@ from expertplane_server.core.parameters import (
     ForecastParameters,
     MigrationParameters,
     PlacementRules,
+    RolloutParameters,
     SampleParameters,
     TriggerParameters,
 )
@@ -23,7 +24,7 @@ from expertplane_server.core.spec import (
     RolloutMode,
     TopologySpec,
 )
-from expertplane_server.rpc.convert.fields import enum_member, finite, refuse_unserved
+from expertplane_server.rpc.convert.fields import enum_member, finite
 
 
 if TYPE_CHECKING:
@@ -48,10 +49,12 @@ _ROLLOUTS = {
     pb.ROLLOUT_MODE_UNSPECIFIED: RolloutMode.ADVISORY,
     pb.ROLLOUT_MODE_SHADOW: RolloutMode.SHADOW,
     pb.ROLLOUT_MODE_ADVISORY: RolloutMode.ADVISORY,
+    pb.ROLLOUT_MODE_COORDINATED: RolloutMode.COORDINATED,
 }
 _ROLLOUTS_OUT = {
     RolloutMode.SHADOW: pb.ROLLOUT_MODE_SHADOW,
     RolloutMode.ADVISORY: pb.ROLLOUT_MODE_ADVISORY,
+    RolloutMode.COORDINATED: pb.ROLLOUT_MODE_COORDINATED,
 }
 _ENGINES = {
     pb.ENGINE_UNSPECIFIED: "",
@@ -61,12 +64,6 @@ _ENGINES = {
     pb.ENGINE_VLLM_ASCEND: VLLM_ASCEND,
 }
 _ENGINES_OUT = {name: number for number, name in _ENGINES.items()}
-
-_UNSERVED_SPEC = (
-    "rollout.stage_deadline_s",
-    "rollout.regression_tolerance",
-    "rollout.hold_down_s",
-)
 
 
 def topology_from(message: pb.Topology, at: str = "topology") -> TopologySpec:
@@ -141,9 +138,8 @@ def spec_from(message: pb.DeploymentSpec, policies: Collection[str]) -> Deployme
 
     Raises:
         InvalidArgumentError: it breaks a rule.
-        UnservedError: it sets what this release does not serve.
+        UnservedError: it asks for what this release does not serve.
     """
-    refuse_unserved(message, _UNSERVED_SPEC, "spec.")
     if len(message.layer_ids) > limits.MAX_LAYERS:
         raise InvalidArgumentError(
             f"Expected at most {limits.MAX_LAYERS} layers, got {len(message.layer_ids)}.",
@@ -167,11 +163,19 @@ def spec_from(message: pb.DeploymentSpec, policies: Collection[str]) -> Deployme
             rollout_mode=enum_member(
                 message.rollout.mode, pb.RolloutMode, _ROLLOUTS, "rollout.mode"
             ),
+            rollout=_rollout_from(message.rollout),
         )
     except (InvalidArgumentError, UnservedError) as error:
         raise type(error)(
             error.message, field=f"spec.{error.field}", reason=error.reason
         ) from None
+
+
+def _rollout_from(message: pb.RolloutParameters) -> RolloutParameters:
+    """Reads the numbers of a roll-out; its mode stands apart in a spec."""
+    present = _present(message)
+    present.pop("mode", None)
+    return RolloutParameters(**present)
 
 
 def spec_to(spec: DeploymentSpec) -> pb.DeploymentSpec:
@@ -196,14 +200,16 @@ def spec_to(spec: DeploymentSpec) -> pb.DeploymentSpec:
             max_replicas_per_expert=rules.max_replicas,
         ),
         policy=policy_to(spec.policy),
-        # These three have the names of the wire, field by field.
+        # These have the names of the wire, field by field.
         forecast=pb.ForecastParameters(**asdict(spec.forecast)),
         migration=pb.MigrationParameters(**asdict(spec.migration)),
         trigger=pb.TriggerParameters(**asdict(trigger)),
         samples=pb.SampleParameters(
             deadline_s=samples.deadline_s, min_coverage=samples.min_coverage
         ),
-        rollout=pb.RolloutParameters(mode=_ROLLOUTS_OUT[spec.rollout_mode]),
+        rollout=pb.RolloutParameters(
+            mode=_ROLLOUTS_OUT[spec.rollout_mode], **asdict(spec.rollout)
+        ),
     )
 
 
@@ -227,6 +233,7 @@ def _present(message: Message) -> dict[str, Any]:
         "SampleParameters": "samples",
         "ForecastParameters": "forecast",
         "MigrationParameters": "migration",
+        "RolloutParameters": "rollout",
     }[name]
     return {
         field.name: finite(value, f"{at}.{field.name}") if isinstance(value, float) else value

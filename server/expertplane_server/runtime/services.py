@@ -1,0 +1,25 @@
+"""What the drivers of all deployments share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from expertplane_server.runtime.clock import Clock
+    from expertplane_server.runtime.solver import SolverProcess
+    from expertplane_server.runtime.store_thread import StoreThread
+    from expertplane_server.runtime.watch_hub import WatchHub
+    from expertplane_server.telemetry.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What every driver shares."""
+
+    store: StoreThread
+    solver: SolverProcess
+    hub: WatchHub
+    metrics: Metrics
+    clock: Clock
