@@ -23,14 +23,17 @@ from .errors import (
     NotFoundError,
     PermissionDeniedError,
     PlannerDefectError,
+    PlanUnacceptableError,
     ProtocolError,
     ResourceExhaustedError,
     UnauthenticatedError,
     UnavailableError,
     UnimplementedError,
 )
+from .load import LoadForecast
 from .participant import Participant
 from .plan import Plan
+from .plan_diff import PlanDiff
 from .statistics import Statistics
 from .transfers import Transfers
 
@@ -51,11 +54,14 @@ __all__ = [
     "FormatError",
     "InputError",
     "InvalidArgumentError",
+    "LoadForecast",
     "NotFoundError",
     "Participant",
     "PermissionDeniedError",
     "Plan",
     "PlanCache",
+    "PlanDiff",
+    "PlanUnacceptableError",
     "PlannerDefectError",
     "Problem",
     "ProtocolError",

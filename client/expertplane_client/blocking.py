@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import random
-import threading
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from expertplane.v1 import plan_service_pb2 as plans_pb2
 
 from . import calls, watching
-from .backoff import Backoff
-from .channel import check_address, open_blocking_channel
+from .connection import BlockingConnection
 from .status import call_error
 
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from types import TracebackType
-    from typing import Self
 
     import numpy as np
     from numpy.typing import NDArray
 
     from expertplane.v1 import decision_pb2, deployment_pb2, plan_pb2
 
+    from .load import LoadForecast
     from .plan import Plan
+    from .plan_diff import PlanDiff
 
 
-T = TypeVar("T")
-
-
-class BlockingClient:
+class BlockingClient(BlockingConnection):
     """Asks a planner from a thread; method by method the same as `Client`, without `await`.
 
         with BlockingClient("127.0.0.1:50051") as client:
@@ -40,40 +34,6 @@ class BlockingClient:
 
     Arguments and errors are those of `Client`. Threads may share one object.
     """
-
-    def __init__(
-        self,
-        address: str,
-        *,
-        credentials: grpc.ChannelCredentials | None = None,
-        timeout_s: float | None = None,
-        wait_for_ready: bool = True,
-        backoff: Backoff | None = None,
-        rng: random.Random | None = None,
-    ) -> None:
-        self._address = check_address(address)
-        self._timeout_s = timeout_s
-        self._wait_for_ready = wait_for_ready
-        self._backoff = backoff or Backoff()
-        self._rng = rng or random.Random()
-        self._is_closed = threading.Event()
-        self._channel = open_blocking_channel(address, credentials)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes the channel for good; watches end, other calls in flight are cancelled."""
-        self._is_closed.set()
-        self._channel.close()
 
     def create_deployment(
         self, name: str, spec: deployment_pb2.DeploymentSpec, *, request_id: str | None = None
@@ -89,11 +49,26 @@ class BlockingClient:
         """Returns all deployments by name, following the pages."""
         return self._drive(calls.list_deployments())
 
+    def update_deployment(
+        self,
+        name: str,
+        spec: deployment_pb2.DeploymentSpec,
+        *,
+        etag: str,
+        request_id: str | None = None,
+    ) -> deployment_pb2.Deployment:
+        """Replaces the spec of a deployment, whole; see `Client.update_deployment`."""
+        return self._call(calls.update_deployment(name, spec, etag=etag, request_id=request_id))
+
     def delete_deployment(
         self, name: str, *, etag: str = "", request_id: str | None = None
     ) -> None:
         """Removes a deployment with its plans; see `Client.delete_deployment`."""
         self._call(calls.delete_deployment(name, etag=etag, request_id=request_id))
+
+    def get_load(self, deployment: str) -> LoadForecast:
+        """Returns the forecast that the next plan would be made for."""
+        return self._call(calls.get_load(deployment))
 
     def compute_plan(
         self,
@@ -133,15 +108,76 @@ class BlockingClient:
             )
         )
 
-    def get_plan(self, deployment: str, version: int | None = None) -> Plan:
-        """Returns a plan of a deployment: the committed one, or the one of a version."""
-        return self._call(calls.get_plan(deployment, version))
+    def get_plan(
+        self, deployment: str, version: int | None = None, *, alias: str | None = None
+    ) -> Plan:
+        """Returns a plan of a deployment; see `Client.get_plan`."""
+        return self._call(calls.get_plan(deployment, version, alias=alias))
 
     def list_plans(
         self, deployment: str, *, limit: int | None = None
     ) -> list[plan_pb2.PlanMetadata]:
         """Returns what is known about the plans, newest first; see `Client.list_plans`."""
         return self._drive(calls.list_plans(deployment, limit=limit))
+
+    def diff_plans(self, deployment: str, from_version: int, to_version: int) -> PlanDiff:
+        """Returns what changes from one plan to another; version 0 is the start placement."""
+        return self._call(calls.diff_plans(deployment, from_version, to_version))
+
+    def publish_plan(
+        self,
+        deployment: str,
+        phy2log: NDArray[np.integer[Any]],
+        *,
+        comment: str = "",
+        request_id: str | None = None,
+        expected_head: int | None = None,
+    ) -> plan_pb2.PlanMetadata:
+        """Publishes a placement of the caller's own; see `Client.publish_plan`."""
+        return self._call(
+            calls.publish_plan(
+                deployment,
+                phy2log,
+                comment=comment,
+                request_id=request_id,
+                expected_head=expected_head,
+            )
+        )
+
+    def rebalance(
+        self, deployment: str, *, request_id: str | None = None, expected_head: int | None = None
+    ) -> decision_pb2.Decision:
+        """Has the planner decide now, whatever cool-down, rest and pause say."""
+        return self._call(
+            calls.rebalance(deployment, request_id=request_id, expected_head=expected_head)
+        )
+
+    def roll_back(
+        self,
+        deployment: str,
+        to_version: int,
+        *,
+        request_id: str | None = None,
+        expected_head: int | None = None,
+    ) -> plan_pb2.PlanMetadata:
+        """Publishes earlier content under a new version; see `Client.roll_back`."""
+        return self._call(
+            calls.roll_back(
+                deployment, to_version, request_id=request_id, expected_head=expected_head
+            )
+        )
+
+    def pause(
+        self, deployment: str, *, comment: str = "", request_id: str | None = None
+    ) -> deployment_pb2.Deployment:
+        """Stops automatic publication; see `Client.pause`."""
+        return self._call(calls.pause(deployment, comment=comment, request_id=request_id))
+
+    def resume(
+        self, deployment: str, *, request_id: str | None = None
+    ) -> deployment_pb2.Deployment:
+        """Lifts a pause, and returns the deployment as it is now."""
+        return self._call(calls.resume(deployment, request_id=request_id))
 
     def explain_decisions(
         self, deployment: str, *, after_sequence: int = 0, limit: int = 100
@@ -179,29 +215,3 @@ class BlockingClient:
             finally:
                 stream.cancel()
             self._is_closed.wait(cursor.delay_s())
-
-    def _drive(self, flow: calls.Flow[T]) -> T:
-        answer = None
-        while True:
-            try:
-                call = flow.send(answer)
-            except StopIteration as end:
-                result: T = end.value
-                return result
-            answer = self._call(call)
-
-    def _call(self, call: calls.Call[T]) -> T:
-        invoke = self._channel.unary_unary(
-            call.method,
-            request_serializer=type(call.request).SerializeToString,
-            response_deserializer=call.response_class.FromString,
-        )
-        try:
-            response = invoke(
-                call.request,
-                timeout=call.timeout_s if self._timeout_s is None else self._timeout_s,
-                wait_for_ready=self._wait_for_ready and call.is_read,
-            )
-        except grpc.RpcError as error:
-            raise call_error(error, method=call.method, address=self._address) from error
-        return call.parse(response)

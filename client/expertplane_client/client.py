@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import grpc
 import grpc.aio
 
 from expertplane.v1 import plan_service_pb2 as plans_pb2
 
 from . import calls, watching
-from .backoff import Backoff
-from .channel import check_address, open_channel
+from .connection import Connection
 from .status import call_error
 
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-    from types import TracebackType
-    from typing import Self
 
     import numpy as np
     from numpy.typing import NDArray
 
     from expertplane.v1 import decision_pb2, deployment_pb2, plan_pb2
 
+    from .load import LoadForecast
     from .plan import Plan
+    from .plan_diff import PlanDiff
 
 
-T = TypeVar("T")
-
-
-class Client:
+class Client(Connection):
     """Asks a planner, over one channel.
 
         async with Client("127.0.0.1:50051") as client:
@@ -42,54 +36,13 @@ class Client:
     Every method raises a `CallError` when the planner refuses or cannot be asked, `ProtocolError`
     when its answer breaks the contract, and `InputError` for arguments that cannot be sent.
 
-    Args:
-        address: "host:port" or a gRPC target.
-        credentials: TLS; None connects in the clear.
-        timeout_s: Deadline of every call, in seconds; None takes each call's own.
-        wait_for_ready: Lets calls that only read wait for the planner to come up, within their
-            deadline, instead of failing at once.
-        backoff: Waits between the streams of a watch.
-        rng: Where jitter comes from.
+    What changes something takes a `request_id`, which makes a repeated call return the first
+    answer: None draws a new UUID. With one, the call is sent once more by itself where the planner
+    goes away before it answers. `expected_head` is the head version that the caller has seen: the
+    call fails with `AbortedError` when it has moved on; None skips the check.
 
-    Raises:
-        InputError: the address is not in order.
+    Arguments are those of `Connection`.
     """
-
-    def __init__(
-        self,
-        address: str,
-        *,
-        credentials: grpc.ChannelCredentials | None = None,
-        timeout_s: float | None = None,
-        wait_for_ready: bool = True,
-        backoff: Backoff | None = None,
-        rng: random.Random | None = None,
-    ) -> None:
-        self._address = check_address(address)
-        self._credentials = credentials
-        self._timeout_s = timeout_s
-        self._wait_for_ready = wait_for_ready
-        self._backoff = backoff or Backoff()
-        self._rng = rng or random.Random()
-        self._is_closed = False
-        self._channel: grpc.aio.Channel | None = None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Closes the client for good; calls in flight are cancelled."""
-        self._is_closed = True
-        if self._channel is not None:
-            await self._channel.close()
 
     async def create_deployment(
         self, name: str, spec: deployment_pb2.DeploymentSpec, *, request_id: str | None = None
@@ -99,7 +52,7 @@ class Client:
         Args:
             name: "namespace/name".
             spec: What to plan for.
-            request_id: Makes a repeated call return the first answer; None draws a new UUID.
+            request_id: See `Client`.
         """
         return await self._call(calls.create_deployment(name, spec, request_id=request_id))
 
@@ -111,6 +64,26 @@ class Client:
         """Returns all deployments by name, following the pages."""
         return await self._drive(calls.list_deployments())
 
+    async def update_deployment(
+        self,
+        name: str,
+        spec: deployment_pb2.DeploymentSpec,
+        *,
+        etag: str,
+        request_id: str | None = None,
+    ) -> deployment_pb2.Deployment:
+        """Replaces the spec of a deployment, whole, and returns what is now in force.
+
+        Args:
+            name: "namespace/name".
+            spec: The new spec; a changed topology starts a new generation.
+            etag: Etag that was read; the call fails with `AbortedError` when it is not current.
+            request_id: See `Client`.
+        """
+        return await self._call(
+            calls.update_deployment(name, spec, etag=etag, request_id=request_id)
+        )
+
     async def delete_deployment(
         self, name: str, *, etag: str = "", request_id: str | None = None
     ) -> None:
@@ -119,9 +92,13 @@ class Client:
         Args:
             name: "namespace/name".
             etag: Etag that was read, to delete nothing newer; empty deletes whatever is there.
-            request_id: Makes a repeated call return the first answer; None draws a new UUID.
+            request_id: See `Client`.
         """
         await self._call(calls.delete_deployment(name, etag=etag, request_id=request_id))
+
+    async def get_load(self, deployment: str) -> LoadForecast:
+        """Returns the forecast that the next plan would be made for."""
+        return await self._call(calls.get_load(deployment))
 
     async def compute_plan(
         self,
@@ -183,9 +160,18 @@ class Client:
             )
         )
 
-    async def get_plan(self, deployment: str, version: int | None = None) -> Plan:
-        """Returns a plan of a deployment: the committed one, or the one of a version."""
-        return await self._call(calls.get_plan(deployment, version))
+    async def get_plan(
+        self, deployment: str, version: int | None = None, *, alias: str | None = None
+    ) -> Plan:
+        """Returns a plan of a deployment.
+
+        Args:
+            deployment: "namespace/name".
+            version: Which one; None goes by the alias.
+            alias: "committed", as without a version, or "latest": the highest version, committed
+                or not.
+        """
+        return await self._call(calls.get_plan(deployment, version, alias=alias))
 
     async def list_plans(
         self, deployment: str, *, limit: int | None = None
@@ -197,6 +183,87 @@ class Client:
             limit: The most plans to return; None returns all, following the pages.
         """
         return await self._drive(calls.list_plans(deployment, limit=limit))
+
+    async def diff_plans(self, deployment: str, from_version: int, to_version: int) -> PlanDiff:
+        """Returns what changes from one plan to another; version 0 is the start placement."""
+        return await self._call(calls.diff_plans(deployment, from_version, to_version))
+
+    async def publish_plan(
+        self,
+        deployment: str,
+        phy2log: NDArray[np.integer[Any]],
+        *,
+        comment: str = "",
+        request_id: str | None = None,
+        expected_head: int | None = None,
+    ) -> plan_pb2.PlanMetadata:
+        """Publishes a placement of the caller's own, and returns what is told about the new plan.
+
+        Args:
+            deployment: "namespace/name".
+            phy2log: [num_layers, num_slots], the logical expert of every slot; -1 in the slots of
+                masked ranks. Not mutated.
+            comment: For people; at most 1024 characters.
+            request_id: See `Client`.
+            expected_head: See `Client`.
+        """
+        return await self._call(
+            calls.publish_plan(
+                deployment,
+                phy2log,
+                comment=comment,
+                request_id=request_id,
+                expected_head=expected_head,
+            )
+        )
+
+    async def rebalance(
+        self, deployment: str, *, request_id: str | None = None, expected_head: int | None = None
+    ) -> decision_pb2.Decision:
+        """Has the planner decide now, whatever cool-down, rest and pause say."""
+        return await self._call(
+            calls.rebalance(deployment, request_id=request_id, expected_head=expected_head)
+        )
+
+    async def roll_back(
+        self,
+        deployment: str,
+        to_version: int,
+        *,
+        request_id: str | None = None,
+        expected_head: int | None = None,
+    ) -> plan_pb2.PlanMetadata:
+        """Publishes the content of an earlier version under a new one, and returns the new plan.
+
+        Args:
+            deployment: "namespace/name".
+            to_version: Whose content comes back; 0 is the engine's start placement.
+            request_id: See `Client`.
+            expected_head: See `Client`.
+        """
+        return await self._call(
+            calls.roll_back(
+                deployment, to_version, request_id=request_id, expected_head=expected_head
+            )
+        )
+
+    async def pause(
+        self, deployment: str, *, comment: str = "", request_id: str | None = None
+    ) -> deployment_pb2.Deployment:
+        """Stops automatic publication, and returns the deployment as it is now.
+
+        Args:
+            deployment: "namespace/name".
+            comment: Why, for people; at most 1024 characters.
+            request_id: See `Client`.
+        """
+        return await self._call(calls.pause(deployment, comment=comment, request_id=request_id))
+
+    async def resume(
+        self, deployment: str, *, request_id: str | None = None
+    ) -> deployment_pb2.Deployment:
+        """Lifts a pause, and returns the deployment as it is now."""
+        return await self._call(calls.resume(deployment, request_id=request_id))
 
     async def explain_decisions(
         self, deployment: str, *, after_sequence: int = 0, limit: int = 100
@@ -250,39 +317,6 @@ class Client:
             finally:
                 stream.cancel()
             await asyncio.sleep(cursor.delay_s())
-
-    async def _drive(self, flow: calls.Flow[T]) -> T:
-        answer = None
-        while True:
-            try:
-                call = flow.send(answer)
-            except StopIteration as end:
-                result: T = end.value
-                return result
-            answer = await self._call(call)
-
-    async def _call(self, call: calls.Call[T]) -> T:
-        invoke = self._open().unary_unary(
-            call.method,
-            request_serializer=type(call.request).SerializeToString,
-            response_deserializer=call.response_class.FromString,
-        )
-        try:
-            response = await invoke(
-                call.request,
-                timeout=call.timeout_s if self._timeout_s is None else self._timeout_s,
-                wait_for_ready=self._wait_for_ready and call.is_read,
-            )
-        except grpc.aio.AioRpcError as error:
-            raise call_error(error, method=call.method, address=self._address) from error
-        return call.parse(response)
-
-    def _open(self) -> grpc.aio.Channel:
-        assert not self._is_closed, "the client is closed"
-        # Opened by the first call, inside the loop that will use it.
-        if self._channel is None:
-            self._channel = open_channel(self._address, self._credentials)
-        return self._channel
 
 
 def _is_cancelled() -> bool:

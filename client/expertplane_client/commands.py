@@ -21,16 +21,26 @@ ENTRY_POINTS = "expertplane.commands"
 
 _SHORT_HELP: Mapping[str, str] = MappingProxyType(
     {
+        "backup": "Copy the planner's store while it runs.",
         "compare": "Compare policies on a recorded load.",
         "compute-plan": "Let a running planner plan for a recorded load.",
         "demo": "Run a planner and simulated participants in one process.",
+        "deployments": "List, create, change and delete deployments.",
+        "diff": "Show what changes from one plan to another.",
         "explain": "Show what the planner decided, and why.",
+        "export": "Write a plan to a file for an engine.",
         "health": "Ask a planner whether it serves.",
+        "pause": "Stop the planner from publishing plans by itself.",
         "plan": "Plan for a recorded load, here and now.",
         "plans": "List the plans of a deployment.",
+        "publish": "Publish a placement of your own.",
+        "rebalance": "Have the planner decide now.",
         "replay": "Compare policies on load that they have not seen.",
+        "resume": "Let the planner publish plans by itself again.",
+        "rollback": "Publish an earlier plan again.",
         "serve": "Run the planner.",
         "show": "Show a plan, or write it to a file.",
+        "sidecar": "Speak for an engine: hand load up and plans down.",
         "simulate": "Run simulated participants against a planner.",
         "status": "Show the deployments of a planner.",
         "sweep": "Show what redundant experts, or foreign replicas, buy on a recorded load.",
@@ -41,6 +51,7 @@ _SHORT_HELP: Mapping[str, str] = MappingProxyType(
 _EXTRAS: Mapping[str, str] = MappingProxyType(
     {
         "expertplane_client": "cli",
+        "expertplane_client.sidecar.command": "sidecar",
         "expertplane_planner": "planner",
         "expertplane_server": "server",
     }
@@ -87,7 +98,7 @@ def _unavailable(
 ) -> click.Command:
     package = entry.module.partition(".")[0]
     missing = (error.name or "").partition(".")[0]
-    extra = _EXTRAS.get(package)
+    extra = _EXTRAS.get(entry.module, _EXTRAS.get(package))
     if extra is None or missing in _EXTRAS:
         # A package of somebody else, or a module of ours that is lost: nothing to install helps.
         raise error

@@ -82,6 +82,23 @@ class AdoptPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class StagePlan:
+    """Fetch the plan's weights into spare buffers; tell the session when they are there."""
+
+    plan: Plan
+
+    deadline_s: float
+    """The time left for it, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unstage:
+    """Stop preparing a plan, and drop what is prepared of it."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
 class Send:
     """Hand the message to the stream."""
 
@@ -125,6 +142,8 @@ class DrainRequested:
 Effect: TypeAlias = (
     Welcomed
     | AdoptPlan
+    | StagePlan
+    | Unstage
     | Send
     | Remember
     | Acked

@@ -5,6 +5,7 @@ ExpertplaneError
 |-- FormatError                   a file is not what it should be (also a ValueError)
 |-- CacheError                    the plan on disk cannot be read or written
 |-- ProtocolError                 the planner's answer breaks the contract
+|-- PlanUnacceptableError         the ranks can never serve with a plan
 `-- CallError                     the planner refused a call, or could not be asked
     |-- InvalidArgumentError
     |-- NotFoundError
@@ -54,6 +55,14 @@ class CacheError(ExpertplaneError):
 
 class ProtocolError(ExpertplaneError):
     """An answer of the planner breaks the contract; a defect of the planner or of the wire."""
+
+
+class PlanUnacceptableError(ExpertplaneError):
+    """The ranks can never serve with a plan: raised by an engine that stages or applies one.
+
+    The planner is told so, and sends that plan to this start of the participant no more. Anything
+    else that an engine raises asks for another try.
+    """
 
 
 class CallError(ExpertplaneError):

@@ -9,7 +9,8 @@ import operator
 from typing import TYPE_CHECKING
 
 from .cache import CacheEntry
-from .errors import CacheError
+from .effects import AdoptPlan, Remember, StagePlan, Unstage
+from .errors import CacheError, ExpertplaneError, PlanUnacceptableError
 
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .identity import Identity
     from .plan import Plan
     from .session import Session
+    from .staging import Stager
 
 
 logger = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ class Keeper:
         session: What the participant has.
         apply: Switches the ranks and returns the engine step at which they did.
         cache: Where the last known good plan lies; None keeps it nowhere.
+        stager: Has plans prepared; the two never call the engine at once.
         answer: Takes what is to be told to the planner.
     """
 
@@ -45,12 +48,14 @@ class Keeper:
         session: Session,
         apply: Callable[[Plan], Awaitable[int]],
         cache: PlanCache | None,
+        stager: Stager,
         answer: Callable[[messages.Request], None],
     ) -> None:
         self._identity = identity
         self._session = session
         self._apply = apply
         self._cache = cache
+        self._stager = stager
         self._answer = answer
         self._plan: Plan | None = None
         self._next_plan: Plan | None = None
@@ -74,24 +79,35 @@ class Keeper:
         """Switches that succeeded."""
         return self._num_plans
 
-    def adopt(self, plan: Plan) -> None:
-        """Hands over a plan to switch to; returns at once."""
-        self._next_plan = plan
-        self.remember()
-
-    def remember(self) -> None:
-        """Has the session's counters written; returns at once."""
+    def carry_out(self, effect: AdoptPlan | StagePlan | Unstage | Remember) -> None:
+        """Takes over what the session wants done about plans; returns at once."""
+        match effect:
+            case StagePlan(plan, deadline_s):
+                self._stager.stage(plan, deadline_s)
+                return
+            case Unstage(version):
+                self._stager.unstage(version)
+                return
+            case AdoptPlan(plan):
+                self._next_plan = plan
         self._is_idle.clear()
         self._has_work.set()
 
     async def settle(self, timeout_s: float) -> None:
-        """Waits until nothing is under way, at most `timeout_s` seconds."""
+        """Drops what is prepared and waits for what is under way, at most `timeout_s` seconds."""
+        self._stager.withdraw()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
+                await self._stager.settle()
                 await self._is_idle.wait()
 
     async def run(self) -> None:
         """Switches the ranks to the cached plan, then does what is handed over; never ends."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._stager.run())
+            await self._keep()
+
+    async def _keep(self) -> None:
         await self._restore()
         self._is_restored.set()
         self._is_idle.set()
@@ -99,12 +115,7 @@ class Keeper:
             await self._has_work.wait()
             self._has_work.clear()
             plan, self._next_plan = self._next_plan, None
-            step = None if plan is None else await self._switch(plan)
-            answer = None
-            if plan is not None and isinstance(step, int):
-                answer = self._session.applied(plan, step)
-            elif plan is not None and isinstance(step, str):
-                answer = self._session.not_applied(plan, step)
+            answer = None if plan is None else await self._switch(plan)
             # On disk first: what the planner believes of these ranks must survive their crash.
             await self._save()
             if answer is not None:
@@ -124,20 +135,30 @@ class Keeper:
         if mismatch:
             logger.warning("the cached plan is not for these ranks: %s", mismatch)
             return
-        step = await self._switch(plan)
-        if isinstance(step, int):
-            self._session.applied(plan, step)
+        await self._switch(plan)
 
-    async def _switch(self, plan: Plan) -> int | str:
-        # Returns the step, or why there is none.
-        try:
-            step = operator.index(await self._apply(plan))
-        except Exception as error:  # the engine's own code: whatever it raises is a refusal
-            logger.warning("the ranks did not switch to version %d", plan.version, exc_info=True)
-            return f"Expected the ranks to switch to version {plan.version}, got: {error!r}"
-        self._plan = plan
-        self._num_plans += 1
-        return max(0, step)
+    async def _switch(self, plan: Plan) -> messages.Request:
+        # Returns what the planner is to be told of it.
+        async with self._stager.engine:
+            try:
+                step = operator.index(await self._apply(plan))
+            except Exception as error:  # the engine's own code: whatever it raises is a refusal
+                version = plan.version
+                # Where an error of ours comes from is no riddle.
+                is_ours = isinstance(error, ExpertplaneError)
+                logger.warning(
+                    "the ranks did not switch to version %d: %s",
+                    version,
+                    error,
+                    exc_info=not is_ours,
+                )
+                message = f"Expected the ranks to switch to version {version}, got: {error!r}"
+                is_transient = not isinstance(error, PlanUnacceptableError)
+                return self._session.not_applied(plan, message, is_transient=is_transient)
+            self._stager.use(plan)
+            self._plan = plan
+            self._num_plans += 1
+            return self._session.applied(plan, max(0, step))
 
     async def _load(self) -> CacheEntry | None:
         if self._cache is None:

@@ -45,6 +45,12 @@ class Outbox:
         self._next_heartbeat_s = math.inf
         self._last_report_s = -math.inf
         self._num_dropped = 0
+        self._num_sent = 0
+
+    @property
+    def num_sent(self) -> int:
+        """Reports handed to a stream; one that goes out again counts again."""
+        return self._num_sent
 
     @property
     def num_dropped(self) -> int:
@@ -129,6 +135,7 @@ class Outbox:
             self._batch_end = self._last_sequence
             self._last_report_s = now_s
         self._last_sent_sequence = report.sequence
+        self._num_sent += 1
         return messages.Request(load_report=report)
 
     def due_s(self) -> float | None:

@@ -1,7 +1,8 @@
 """A participant: keeps a session with the planner, for ever, and never needs the planner to serve.
 
-The protocol is in `session`, what to say when in `outbox`, one connection in `stream`, the engine
-and the disk in `keeper`; this module connects them and decides when to connect again.
+The protocol is in `session`, what to say when in `outbox`, load in `reporting`, one connection in
+`stream`, when to make the next in `reconnecting`, the engine in `staging` and `keeper`, which also
+keeps the disk; this module connects them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from .effects import (
     Remember,
     Send,
     SetReportInterval,
+    StagePlan,
+    Unstage,
     Welcomed,
 )
 from .errors import CallCancelledError, UnavailableError
@@ -32,13 +35,10 @@ from .identity import Identity
 from .keeper import Keeper
 from .messages import goodbye
 from .outbox import Outbox
-from .reports import load_reports
-from .session import (
-    DEFAULT_HEARTBEAT_INTERVAL_S,
-    MAX_MESSAGE_BYTES,
-    MAX_SAMPLES_PER_REPORT,
-    Session,
-)
+from .reconnecting import Reconnecting
+from .reporting import Reporting
+from .session import DEFAULT_HEARTBEAT_INTERVAL_S, Session
+from .staging import Stager
 from .statistics import Statistics
 from .stream import Ending, Stream
 
@@ -89,7 +89,13 @@ class Participant:
         ranks: Ranks that it answers for, ascending.
         engine_run_id: Names the run of the engine; step numbers restart with it.
         apply: Switches the ranks to a plan and returns the engine step at which they did. Called
-            for one plan at a time. What it raises is told to the planner, which tries again.
+            for one plan at a time. What it raises is told to the planner, which tries again, but
+            for `PlanUnacceptableError`, after which it does not.
+        stage: Fetches the weights of a plan into spare buffers, within the seconds given, so that
+            `apply` of this plan is quick. Is cancelled when the plan is withdrawn or the time is
+            up. Raises like `apply`, and has nothing fetched then. None: all plans count as staged.
+        unstage: Drops what `stage` has fetched of a version, also when that was cancelled. None of
+            the three is called while another runs.
         initial_phy2log: [num_layers, num_slots] integer, the engine's start placement; None means
             that slot p holds expert p mod num_logical_experts.
         cache: Where the last known good plan lies over a restart; None keeps it nowhere.
@@ -112,6 +118,8 @@ class Participant:
         *,
         engine_run_id: str,
         apply: Callable[[Plan], Awaitable[int]],
+        stage: Callable[[Plan, float], Awaitable[None]] | None = None,
+        unstage: Callable[[int], Awaitable[None]] | None = None,
         initial_phy2log: NDArray[np.integer[Any]] | None = None,
         cache: PlanCache | None = None,
         generation: int = 0,
@@ -132,26 +140,23 @@ class Participant:
             initial_phy2log=initial_phy2log,
             max_staged_bytes=max_staged_bytes,
         )
-        self._rng = rng or random.Random()
-        self._backoff = backoff or Backoff()
+        self._reconnecting = Reconnecting(backoff or Backoff(), rng or random.Random())
         self._credentials = credentials
         self._session = Session(self._identity)
         self._outbox = Outbox(MAX_UNANSWERED_REPORTS, self._session.heartbeat)
-        self._keeper = Keeper(self._identity, self._session, apply, cache, self._say)
+        self._reporting = Reporting(self._session, self._outbox)
+        stager = Stager(self._session, stage, unstage, self._say)
+        self._keeper = Keeper(self._identity, self._session, apply, cache, stager, self._say)
         self._stream: Stream | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
-        self._all_answered = asyncio.Event()
-        self._all_answered.set()
         self._is_connected = False
         self._is_running = False
-        self._drain_window_s: float | None = None
         self._heartbeat_interval_s = DEFAULT_HEARTBEAT_INTERVAL_S
-        self._max_samples = MAX_SAMPLES_PER_REPORT
-        self._max_message_bytes = MAX_MESSAGE_BYTES
         self._last_refusal: Problem | None = None
-        self._num_acked = self._num_refused = self._num_connects = 0
+        self._num_connects = 0
+        self._last_heard_s: float | None = None
 
     @property
     def plan(self) -> Plan | None:
@@ -164,9 +169,19 @@ class Participant:
         return self._session.applied_version
 
     @property
+    def staged_version(self) -> int:
+        """The version that is prepared and not switched to; 0 when there is none."""
+        return self._session.staged_version
+
+    @property
     def is_connected(self) -> bool:
         """Whether a planner has said welcome on a stream that lives."""
         return self._is_connected
+
+    @property
+    def last_heard_s(self) -> float | None:
+        """When the planner said anything last, on the event loop's clock; None for never."""
+        return self._last_heard_s
 
     @property
     def last_refusal(self) -> Problem | None:
@@ -177,8 +192,9 @@ class Participant:
     def statistics(self) -> Statistics:
         """What has been done so far."""
         return Statistics(
-            num_acked=self._num_acked,
-            num_refused=self._num_refused,
+            num_sent=self._outbox.num_sent,
+            num_acked=self._reporting.num_acked,
+            num_refused=self._reporting.num_refused,
             num_dropped=self._outbox.num_dropped,
             num_connects=self._num_connects,
             num_plans=self._keeper.num_plans,
@@ -263,46 +279,37 @@ class Participant:
         Raises:
             InputError: wrong dimensions, dtype or steps, or a sample is too large to send.
         """
-        reports = load_reports(
+        self._reporting.add(
             counts,
             first_step=first_step,
             steps_per_sample=steps_per_sample,
             kind=kind,
             scope=scope,
-            switch=self._session.switch,
-            max_samples=self._max_samples,
-            max_message_bytes=self._max_message_bytes,
         )
-        for report in reports:
-            self._outbox.add_report(report)
-            self._all_answered.clear()
         self._wake()
 
     async def flush(self) -> bool:
         """Waits until every report is answered; False when the participant stopped before."""
-        await _first(self._all_answered, self._stopped)
-        return self._all_answered.is_set()
+        all_answered = self._reporting.all_answered
+        await _first(all_answered, self._stopped)
+        return all_answered.is_set()
+
+    async def restored(self) -> None:
+        """Waits until the ranks serve with the plan from the cache, or there is none to serve."""
+        await self._keeper.is_restored.wait()
 
     async def _stay_connected(self) -> None:
-        attempt = 0
         while not self._stopping.is_set():
-            num_connects = self._num_connects
             ending = await self._connect()
             self._note(ending)
-            if self._num_connects > num_connects:
-                attempt = 0
-            if self._drain_window_s is not None:
-                delay_s = self._rng.uniform(0.0, self._drain_window_s)
-            else:
-                delay_s = self._backoff.delay_s(attempt, self._rng)
-                attempt += 1
+            delay_s = self._reconnecting.delay_s()
             logger.info("connecting again in %.3f s: %s", delay_s, ending.message)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay_s):
                     await self._stopping.wait()
 
     async def _connect(self) -> Ending:
-        self._drain_window_s = None
+        self._reconnecting.open()
         # Before the Welcome the planner has not told its interval, and the last one may be stale.
         self._heartbeat_interval_s = DEFAULT_HEARTBEAT_INTERVAL_S
         # A new channel each time: gRPC's own waits between connections are none of ours.
@@ -322,39 +329,37 @@ class Participant:
                 self._is_connected = False
 
     def _on_response(self, response: placement_pb2.ConnectResponse) -> bool:
+        self._last_heard_s = asyncio.get_running_loop().time()
         for effect in self._session.on_response(response):
             self._carry_out(effect)
-        return self._drain_window_s is None
+        return not self._reconnecting.is_leaving
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:
             case Welcomed():
                 self._on_welcome(effect)
-            case AdoptPlan(plan):
-                self._keeper.adopt(plan)
+            case AdoptPlan() | StagePlan() | Unstage() | Remember():
+                self._keeper.carry_out(effect)
             case Send(request):
                 self._say(request)
-            case Remember():
-                self._keeper.remember()
             case Acked(sequence):
-                self._num_acked += self._settle_report(sequence)
+                self._reporting.ack(sequence)
             case RefusedReport(sequence, problem):
-                self._settle_report(sequence)
-                self._num_refused += 1
+                self._reporting.refuse(sequence)
                 self._last_refusal = problem
                 logger.warning("the planner refused a message: %s", problem.message)
             case SetReportInterval(interval_s):
                 self._outbox.set_report_interval(interval_s)
             case DrainRequested(window_s):
-                self._drain_window_s = window_s
+                self._reconnecting.drain(window_s)
 
     def _on_welcome(self, welcome: Welcomed) -> None:
         if not self._is_connected:
             self._num_connects += 1
             self._is_connected = True
+            self._reconnecting.welcome()
         self._heartbeat_interval_s = welcome.heartbeat_interval_s
-        self._max_samples = min(welcome.max_samples_per_report, MAX_SAMPLES_PER_REPORT)
-        self._max_message_bytes = min(welcome.max_message_bytes, MAX_MESSAGE_BYTES)
+        self._reporting.set_limits(welcome.max_samples_per_report, welcome.max_message_bytes)
         self._outbox.welcome(
             asyncio.get_running_loop().time(),
             can_report=welcome.is_deployment_known,
@@ -362,12 +367,6 @@ class Participant:
             report_interval_s=welcome.report_interval_s,
         )
         self._wake()
-
-    def _settle_report(self, sequence: int) -> bool:
-        is_ours = self._outbox.settle_report(sequence)
-        if not self._outbox.num_reports:
-            self._all_answered.set()
-        return is_ours
 
     def _say(self, request: Request) -> None:
         # Without a stream nothing is lost: the next Hello tells what the ranks serve with.

@@ -102,6 +102,10 @@ class Plan:
     created_at: datetime.datetime | None = None
     """The planner's wall clock, with time zone; None when it was not told."""
 
+    comment: str = ""
+    """What the operator said who published it, or the planner of a plan that is part of a
+    chain."""
+
     def __post_init__(self) -> None:
         _check_shape(self.phy2log, self.num_logical_experts)
         phy2log = np.array(self.phy2log, dtype=np.int32, order="C")
@@ -191,6 +195,7 @@ def _fields(metadata: plan_pb2.PlanMetadata) -> dict[str, Any]:
         "moved_slots": metadata.moved_slots,
         "solve_s": metadata.solve_s,
         "created_at": metadata.created_at.ToDatetime(datetime.UTC) if has_time else None,
+        "comment": metadata.comment,
     }
 
 

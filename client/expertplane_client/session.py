@@ -22,6 +22,8 @@ from .effects import (
     Remember,
     Send,
     SetReportInterval,
+    StagePlan,
+    Unstage,
     Welcomed,
 )
 from .errors import ProtocolError
@@ -30,6 +32,8 @@ from .reports import Switch
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from expertplane.v1 import plan_pb2
 
     from .identity import Identity
@@ -39,6 +43,7 @@ DEFAULT_HEARTBEAT_INTERVAL_S = 10.0
 MAX_INTERVAL_S = 3600.0
 MAX_SAMPLES_PER_REPORT = 64
 MAX_MESSAGE_BYTES = 2 * 1024 * 1024
+_UNACCEPTABLE = "PLAN_UNACCEPTABLE"
 
 
 class _PlanRefused(Exception):
@@ -58,6 +63,9 @@ class Session:
     applied plan is refused, unless it comes from a later term than the applied plan did: then the
     planner's store was restored, and what it holds is the truth.
 
+    At most one plan is prepared at a time, from the placement in force: another Stage replaces it,
+    and so does a Commit of another plan, as the buffers then hold what nobody will ask for.
+
     Args:
         identity: Who the participant is.
     """
@@ -70,6 +78,9 @@ class Session:
         self._applied_epoch = 0
         self._applied_step = 0
         self._previous_version = 0
+        # Being prepared; a repeated Stage of it must not start that again.
+        self._staging: Plan | None = None
+        self._stage_nonce = 0
         self._staged: Plan | None = None
         # On its way to the ranks; a repeated commit of it must not start the way again.
         self._adopting: Plan | None = None
@@ -80,6 +91,11 @@ class Session:
     def applied_version(self) -> int:
         """The version that the ranks serve with; 0 is the start placement."""
         return self._applied.version
+
+    @property
+    def staged_version(self) -> int:
+        """The version that is prepared and not switched to; 0 when there is none."""
+        return 0 if self._staged is None else self._staged.version
 
     @property
     def switch(self) -> Switch:
@@ -108,6 +124,7 @@ class Session:
     def hello(self) -> messages.Request:
         """Returns the first message of a new stream; what older streams asked loses its nonce."""
         self._nonces.clear()
+        self._stage_nonce = 0
         return messages.hello(
             self._identity,
             applied=self._applied,
@@ -145,19 +162,54 @@ class Session:
         self._applied_epoch = self._highest_epoch
         self._applied_step = step
         self._saw(plan.version)
-        if self._staged is not None and self._staged.version <= plan.version:
+        if self._staged is not None and messages.reference(self._staged) == self._applied:
             self._staged = None
         return messages.ack_applied(self._settle(plan), self._applied, step)
 
-    def not_applied(self, plan: Plan, message: str) -> messages.Request:
-        """Notes that the ranks could not switch, and returns the message that asks to try again.
+    def not_applied(self, plan: Plan, message: str, *, is_transient: bool) -> messages.Request:
+        """Notes that the ranks did not switch, and returns the message that says so.
 
         Args:
-            plan: The plan that they could not switch to.
+            plan: The plan that they did not switch to.
             message: Why, for people.
+            is_transient: Whether another try may succeed.
         """
-        nonce = self._settle(plan)
-        return messages.nack(nonce, plan.version, "APPLY_FAILED", message, is_transient=True)
+        reason = "APPLY_FAILED" if is_transient else _UNACCEPTABLE
+        return messages.nack(
+            self._settle(plan), plan.version, reason, message, is_transient=is_transient
+        )
+
+    def staged(self, plan: Plan) -> messages.Request | None:
+        """Notes that a plan is prepared, and returns the message that says so.
+
+        Returns:
+            None when it is not wanted any more.
+        """
+        if self._staging is not plan:
+            return None
+        self._staging, self._staged = None, plan
+        return messages.ack_staged(self._stage_nonce, plan)
+
+    def not_staged(
+        self, plan: Plan, message: str, *, is_transient: bool
+    ) -> messages.Request | None:
+        """Notes that a plan could not be prepared, and returns the message that says so.
+
+        Args:
+            plan: The plan that was to be prepared.
+            message: Why it is not, for people.
+            is_transient: Whether another try may succeed.
+
+        Returns:
+            None when it is not wanted any more.
+        """
+        if self._staging is not plan:
+            return None
+        self._staging = None
+        reason = "STAGE_FAILED" if is_transient else _UNACCEPTABLE
+        return messages.nack(
+            self._stage_nonce, plan.version, reason, message, is_transient=is_transient
+        )
 
     def on_response(self, response: placement_pb2.ConnectResponse) -> tuple[Effect, ...]:
         """Returns what a message of the planner asks for, in order."""
@@ -219,8 +271,17 @@ class Session:
             plan = self._checked(stage.plan)
         except _PlanRefused as refusal:
             return (_refuse(nonce, stage.plan.metadata.version, refusal),)
-        self._staged = plan
-        return (Send(messages.ack_staged(nonce, plan)),)
+        reference = messages.reference(plan)
+        if reference == self._applied or _is(self._staged, reference):
+            return (Send(messages.ack_staged(nonce, plan)),)
+        self._stage_nonce = nonce
+        if _is(self._staging, reference):
+            return ()
+        dropped = self._unstage_all()
+        self._staging = plan
+        # A planner that sets no deadline will say Abort; one that has died will not.
+        deadline_s = _interval_s(stage.deadline_s) or MAX_INTERVAL_S
+        return *dropped, StagePlan(plan, deadline_s)
 
     def _on_commit(self, commit: placement_pb2.Commit, nonce: int) -> tuple[Effect, ...]:
         self._saw(commit.version)
@@ -244,13 +305,19 @@ class Session:
 
     def _on_abort(self, abort: placement_pb2.Abort) -> tuple[Effect, ...]:
         self._saw(abort.version)
-        if self._staged is not None and self._staged.version == abort.version:
+        return self._unstage_all(lambda plan: plan.version == abort.version)
+
+    def _unstage_all(self, is_meant: Callable[[Plan], bool] = bool) -> tuple[Effect, ...]:
+        plans = [plan for plan in (self._staging, self._staged) if plan and is_meant(plan)]
+        if self._staging in plans:
+            self._staging = None
+        if self._staged in plans:
             self._staged = None
-        return ()
+        return tuple(Unstage(plan.version) for plan in plans)
 
     def _prepared(self, reference: messages.PlanRef) -> Plan:
-        for plan in (self._staged, self._adopting):
-            if plan is not None and messages.reference(plan) == reference:
+        for plan in (self._staged, self._staging, self._adopting):
+            if plan is not None and _is(plan, reference):
                 return plan
         raise _PlanRefused(
             "NOT_STAGED",
@@ -261,12 +328,14 @@ class Session:
     def _adopt(self, plan: Plan, nonce: int) -> tuple[Effect, ...]:
         if messages.reference(plan) == self._applied:
             return (Send(messages.ack_applied(nonce, self._applied, self._applied_step)),)
+        reference = messages.reference(plan)
         under_way = self._adopting
         self._adopting = plan
         self._nonces[plan.version] = nonce
-        if under_way is not None and messages.reference(under_way) == messages.reference(plan):
+        if _is(under_way, reference):
             return ()
-        return (AdoptPlan(plan),)
+        dropped = self._unstage_all(lambda other: not _is(other, reference))
+        return *dropped, AdoptPlan(plan)
 
     def _checked(self, message: plan_pb2.Plan) -> Plan:
         try:
@@ -303,6 +372,10 @@ class Session:
             version: other for version, other in self._nonces.items() if version > plan.version
         }
         return nonce
+
+
+def _is(plan: Plan | None, reference: messages.PlanRef) -> bool:
+    return plan is not None and messages.reference(plan) == reference
 
 
 def _refuse(nonce: int, version: int, refusal: _PlanRefused) -> Send:

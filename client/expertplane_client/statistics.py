@@ -9,6 +9,9 @@ from dataclasses import dataclass
 class Statistics:
     """What a participant has done since it was made."""
 
+    num_sent: int
+    """Reports handed to a stream; one that goes out again after a reconnect counts again."""
+
     num_acked: int
     """Reports that the planner took."""
 

@@ -138,3 +138,15 @@ def deployment(name: str = DEPLOYMENT, **status: Any) -> deployment_pb2.Deployme
     return deployment_pb2.Deployment(
         name=name, status=deployment_pb2.DeploymentStatus(**status), etag="e1", generation=1
     )
+
+
+def spec(**changes: Any) -> deployment_pb2.DeploymentSpec:
+    """Returns what to plan for: two layers of three experts on two ranks of two slots."""
+    fields: dict[str, Any] = {
+        "model_name": "tiny",
+        "layer_ids": [3, 4],
+        "num_logical_experts": 3,
+        "topology": deployment_pb2.Topology(num_nodes=1, ranks_per_node=2, slots_per_rank=2),
+        "policy": deployment_pb2.PolicySpec(name="deepseek"),
+    }
+    return deployment_pb2.DeploymentSpec(**(fields | changes))

@@ -41,6 +41,39 @@ class Engine:
         return 99 + len(self.versions)
 
 
+class StagingEngine(Engine):
+    """Keeps what it is told to do, in order; prepares a plan when the test lets it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[str, int]] = []
+        self.may_stage = asyncio.Event()
+        self.may_stage.set()
+        self.is_staging = asyncio.Event()
+        self.has_unstaged = asyncio.Event()
+        self.deadlines_s: list[float] = []
+        self.stage_failures: list[Exception] = []
+
+    async def stage(self, plan: Plan, deadline_s: float) -> None:
+        """Fetches the weights of a plan."""
+        self.calls.append(("stage", plan.version))
+        self.deadlines_s.append(deadline_s)
+        self.is_staging.set()
+        await self.may_stage.wait()
+        if self.stage_failures:
+            raise self.stage_failures.pop()
+
+    async def unstage(self, version: int) -> None:
+        """Drops them."""
+        self.calls.append(("unstage", version))
+        self.has_unstaged.set()
+
+    async def apply(self, plan: Plan) -> int:
+        """Switches the ranks."""
+        self.calls.append(("apply", plan.version))
+        return await super().apply(plan)
+
+
 def participant(planner: ScriptedPlanner, engine: Engine, **changes: Any) -> Participant:
     """Returns a participant that retries at once."""
     arguments: dict[str, Any] = {

@@ -30,6 +30,14 @@ PATIENCE_S = 20.0
 """A test that waits longer than this has failed."""
 
 
+class RefusedError(Exception):
+    """What an answer raises in place of a message."""
+
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class ScriptedStream:
     """One participant's stream."""
 
@@ -97,9 +105,12 @@ class ScriptedPlanner(
     def __init__(self) -> None:
         self.epoch = 1
         self.port = 0
-        self.answers: dict[str, Callable[[Any], Any]] = {}
+        self.answers: dict[str, Callable[[Any], Any]] = {
+            "DeleteDeployment": lambda _: deployments_pb2.DeleteDeploymentResponse()
+        }
         self.requests: list[Any] = []
         self.failure: tuple[grpc.StatusCode, str, tuple[tuple[str, bytes], ...]] | None = None
+        self.num_failures: int | None = None
         self.refusals: asyncio.Queue[grpc.StatusCode] = asyncio.Queue()
         self._streams: asyncio.Queue[ScriptedStream] = asyncio.Queue()
         self.watches: asyncio.Queue[Watch] = asyncio.Queue()
@@ -205,20 +216,58 @@ class ScriptedPlanner(
         """Answers as the test says."""
         return await self._answer("ListDeployments", request, context)
 
+    async def UpdateDeployment(self, request: Any, context: Any) -> Any:  # noqa: N802, RUF100
+        """Answers as the test says."""
+        return await self._answer("UpdateDeployment", request, context)
+
     async def DeleteDeployment(self, request: Any, context: Any) -> Any:  # noqa: N802, RUF100
-        """Answers with nothing, which is all that there is to say."""
-        self.requests.append(request)
-        return deployments_pb2.DeleteDeploymentResponse()
+        """Answers as the test says."""
+        return await self._answer("DeleteDeployment", request, context)
+
+    async def GetLoad(self, request: Any, context: Any) -> Any:  # noqa: N802, RUF100
+        """Answers as the test says."""
+        return await self._answer("GetLoad", request, context)
+
+    async def DiffPlans(self, request: Any, context: Any) -> Any:  # noqa: N802, RUF100
+        """Answers as the test says."""
+        return await self._answer("DiffPlans", request, context)
+
+    async def PublishPlan(self, request: Any, context: Any) -> Any:  # noqa: N802, RUF100
+        """Answers as the test says."""
+        return await self._answer("PublishPlan", request, context)
+
+    async def Rebalance(self, request: Any, context: Any) -> Any:  # noqa: N802, RUF100
+        """Answers as the test says."""
+        return await self._answer("Rebalance", request, context)
+
+    async def RollBack(self, request: Any, context: Any) -> Any:  # noqa: N802, RUF100
+        """Answers as the test says."""
+        return await self._answer("RollBack", request, context)
+
+    async def Pause(self, request: Any, context: Any) -> Any:  # noqa: N802, RUF100
+        """Answers as the test says."""
+        return await self._answer("Pause", request, context)
+
+    async def Resume(self, request: Any, context: Any) -> Any:  # noqa: N802, RUF100
+        """Answers as the test says."""
+        return await self._answer("Resume", request, context)
 
     async def _answer(self, name: str, request: Any, context: Any) -> Any:
         self.requests.append(request)
         await self._refuse(context)
-        return self.answers[name](request)
+        try:
+            return self.answers[name](request)
+        except RefusedError as refusal:
+            await context.abort(refusal.code, str(refusal))
 
     async def _refuse(self, context: Any) -> None:
-        if self.failure is not None:
-            self.refusals.put_nowait(self.failure[0])
-            await context.abort(*self.failure)
+        """Fails as the test says, `num_failures` times or, for None, every time."""
+        if self.failure is None or self.num_failures == 0:
+            return
+        if self.num_failures is not None:
+            self.num_failures -= 1
+        self.refusals.put_nowait(self.failure[0])
+        await context.abort(*self.failure)
 
 
 class Watch:

@@ -39,15 +39,22 @@ async def busy_planner(planner: ScriptedPlanner) -> ScriptedPlanner:
         plan_version=2,
     )
     decision.decided_at.FromJsonString("2026-11-21T09:00:00Z")
+    rollout = deployment_pb2.RolloutParameters(mode=deployment_pb2.ROLLOUT_MODE_COORDINATED)
     pages = {
         "": deployments_pb2.ListDeploymentsResponse(
             deployments=[
                 builders.deployment(
                     head_version=2,
                     committed_version=1,
+                    staging_version=2,
+                    applied_min_version=0,
+                    applied_max_version=1,
                     epoch=5,
                     num_participants=4,
                     last_decision=decision,
+                    is_paused=True,
+                    pause_comment="rack 7",
+                    hold_down_s=59.7,
                 )
             ],
             next_page_token="more",
@@ -56,6 +63,7 @@ async def busy_planner(planner: ScriptedPlanner) -> ScriptedPlanner:
             deployments=[builders.deployment("prod/young", epoch=5)]
         ),
     }
+    pages[""].deployments[0].spec.rollout.CopyFrom(rollout)
     planner.answers |= {
         "ListDeployments": lambda request: pages[request.page_token],
         "ListPlans": lambda _: plans_pb2.ListPlansResponse(
@@ -82,6 +90,10 @@ async def test_status_has_exactly_this_shape(busy_planner: ScriptedPlanner) -> N
                 "epoch": 5,
                 "participants": 4,
                 "last_decision": "PUBLISHED",
+                "staging": 2,
+                "applied_min": 0,
+                "applied_max": 1,
+                "mode": "coordinated",
             },
             {
                 "name": "prod/young",
@@ -90,9 +102,38 @@ async def test_status_has_exactly_this_shape(busy_planner: ScriptedPlanner) -> N
                 "epoch": 5,
                 "participants": 0,
                 "last_decision": None,
+                "staging": 0,
+                "applied_min": 0,
+                "applied_max": 0,
+                "mode": "advisory",
             },
         ]
     }
+
+
+async def test_the_status_is_a_table_with_notes(busy_planner: ScriptedPlanner) -> None:
+    """A row and a note for each deployment, in 80 columns."""
+    result = await run(cli.status, "--address", busy_planner.address)
+
+    assert result.stdout.splitlines() == [
+        "deployment  mode         head  committed  staging  applied  members",
+        "prod/tiny   coordinated     2          1        2      0-1        4",
+        "prod/young  advisory        0          0        -        -        0",
+        "prod/tiny: PUBLISHED; rests 60 s more; paused: rack 7",
+        "prod/young: nothing decided yet",
+    ]
+
+
+async def test_a_long_note_is_cut(planner: ScriptedPlanner) -> None:
+    """What an operator has to say never breaks the 80 columns."""
+    deployment = builders.deployment(is_paused=True, pause_comment="why " * 100)
+    planner.answers["ListDeployments"] = lambda _: deployments_pb2.ListDeploymentsResponse(
+        deployments=[deployment]
+    )
+    note = (await run(cli.status, "--address", planner.address)).stdout.splitlines()[-1]
+
+    assert note.startswith("prod/tiny: nothing decided yet; paused: why why")
+    assert len(note) <= 80
 
 
 async def test_the_address_comes_from_the_environment(busy_planner: ScriptedPlanner) -> None:
@@ -110,7 +151,11 @@ async def test_plans_are_listed(busy_planner: ScriptedPlanner) -> None:
     table = await run(cli.plans, *arguments)
     document = json.loads((await run(cli.plans, *arguments, "--json")).stdout)
 
-    assert builders.PINNED_DIGEST[:12] in table.stdout
+    assert table.stdout.splitlines() == [
+        "version  state      reason     balance  moved  sha256      ",
+        "      2  COMMITTED  PUBLISHED   0.9000      3  b3c72283134e",
+        "      1  COMMITTED  PUBLISHED   0.9000      3  b3c72283134e",
+    ]
     assert [(plan["version"], plan["state"], plan["reason"]) for plan in document["plans"]] == [
         (2, "COMMITTED", "PUBLISHED"),
         (1, "COMMITTED", "PUBLISHED"),
@@ -183,8 +228,21 @@ async def test_a_planner_that_is_away_is_one_line() -> None:
     result = await run(cli.status, "--address", "127.0.0.1:1")
 
     assert result.exit_code == 1
-    assert "127.0.0.1:1" in result.stderr
-    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr == (
+        "Error: Expected a planner at 127.0.0.1:1, got no answer (connection refused).\n"
+    )
+
+
+async def test_a_planner_that_is_too_old_is_one_line(planner: ScriptedPlanner) -> None:
+    """The call that it does not serve is named."""
+    planner.failure = (grpc.StatusCode.UNIMPLEMENTED, "Method not found!", ())
+    result = await run(cli.diff, "a/b", "1", "2", "--address", planner.address)
+
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"Error: Expected the planner at {planner.address} to serve DiffPlans, got "
+        "UNIMPLEMENTED (it may be older than this client).\n",
+    )
 
 
 async def test_a_refusal_is_one_line(planner: ScriptedPlanner) -> None:
@@ -193,3 +251,50 @@ async def test_a_refusal_is_one_line(planner: ScriptedPlanner) -> None:
     result = await run(cli.show, "a/b", "--address", planner.address)
 
     assert (result.exit_code, result.stderr) == (1, "Error: Expected a deployment, got 'a/b'.\n")
+
+
+async def test_the_latest_plan_is_shown(busy_planner: ScriptedPlanner) -> None:
+    """It may be one that is still being staged; a version besides is a contradiction."""
+    arguments = (builders.DEPLOYMENT, "--latest", "--address", busy_planner.address)
+    shown = await run(cli.show, *arguments)
+    refused = await run(cli.show, *arguments, "--version", "1")
+
+    assert shown.exit_code == 0
+    assert [request.alias for request in busy_planner.requests] == [plans_pb2.PLAN_ALIAS_LATEST]
+    assert refused.stderr.startswith("Error: Expected --version or --latest")
+
+
+async def test_plans_are_compared(planner: ScriptedPlanner) -> None:
+    """A line for the whole and a row for every layer that changes."""
+    planner.answers["DiffPlans"] = lambda _: plans_pb2.DiffPlansResponse(
+        changes=[
+            plans_pb2.SlotChange(layer=1, slot=0, from_expert=2, to_expert=1),
+            plans_pb2.SlotChange(layer=1, slot=3, from_expert=0, to_expert=2),
+        ],
+        moved_slots_per_layer=[0, 1],
+        transfers=builders.transfers_message(),
+    )
+    arguments = (builders.DEPLOYMENT, "0", "4", "--address", planner.address)
+    table = await run(cli.diff, *arguments)
+    document = json.loads((await run(cli.diff, *arguments, "--json")).stdout)
+
+    assert table.stdout.splitlines() == [
+        "prod/tiny, version 0 to 4: 2 changed slots, 1 moved, 88 bytes in about 0.5 s",
+        "row  changed slots  moved slots  rounds",
+        "  1              2            1       1",
+    ]
+    assert document["changes"] == {
+        "layer": [1, 1],
+        "slot": [0, 3],
+        "from_expert": [2, 0],
+        "to_expert": [1, 2],
+    }
+    assert (document["moved_slots_per_layer"], document["transfers"]["round"]) == ([0, 1], [1])
+
+
+async def test_equal_plans_say_so(planner: ScriptedPlanner) -> None:
+    """No table without changes."""
+    planner.answers["DiffPlans"] = lambda _: plans_pb2.DiffPlansResponse()
+    result = await run(cli.diff, builders.DEPLOYMENT, "4", "5", "--address", planner.address)
+
+    assert result.stdout == "prod/tiny, version 4 to 5: the same placement\n"

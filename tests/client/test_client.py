@@ -7,7 +7,6 @@ import random
 from typing import TYPE_CHECKING, Any
 
 import grpc
-import numpy as np
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
@@ -27,7 +26,6 @@ from expertplane_client import (
     NotFoundError,
     ProtocolError,
     UnavailableError,
-    calls,
 )
 from expertplane_client.rich_status import STATUS_KEY
 
@@ -40,8 +38,6 @@ if TYPE_CHECKING:
 
 
 QUICK = Backoff(initial_s=0.001, max_s=0.01)
-WEIGHT = np.array([[4, 3, 2], [1, 1, 8]])
-MACHINE: dict[str, Any] = {"num_nodes": 1, "num_ranks": 2, "num_slots": 4}
 
 
 async def test_a_plan_is_fetched_and_checked(ask: Ask, planner: ScriptedPlanner) -> None:
@@ -179,8 +175,12 @@ async def test_a_refusal_keeps_code_reason_field_and_message(
 async def test_a_planner_that_is_away_is_named() -> None:
     """Whoever does not wait hears at once which address does not answer."""
     async with Client("127.0.0.1:1", wait_for_ready=False) as client:
-        with pytest.raises(UnavailableError, match=r"planner at 127\.0\.0\.1:1"):
+        with pytest.raises(UnavailableError) as caught:
             await client.get_plan(builders.DEPLOYMENT)
+
+    assert str(caught.value) == (
+        "Expected a planner at 127.0.0.1:1, got no answer (connection refused)."
+    )
 
 
 async def test_a_read_waits_no_longer_than_its_deadline() -> None:
@@ -289,26 +289,3 @@ async def test_a_blocking_watch_resumes_and_ends_with_its_client(planner: Script
         assert await seen.get() == 2
         await asyncio.to_thread(client.close)
         await watching
-
-
-async def test_every_method_is_part_of_the_contract() -> None:
-    """No path that the client calls is missing from the services that it was written for."""
-    contract = {
-        f"/{service.full_name}/{method.name}"
-        for file in (plans_pb2, deployments_pb2)
-        for service in file.DESCRIPTOR.services_by_name.values()
-        for method in service.methods
-    }
-    name = builders.DEPLOYMENT
-    described: list[calls.Call[Any]] = [
-        calls.get_plan(name),
-        calls.compute_plan(WEIGHT, **MACHINE),
-        calls.explain_decisions(name),
-        calls.create_deployment(name, deployment_pb2.DeploymentSpec()),
-        calls.get_deployment(name),
-        calls.delete_deployment(name),
-        next(calls.list_plans(name)),
-        next(calls.list_deployments()),
-    ]
-
-    assert {call.method for call in described} <= contract

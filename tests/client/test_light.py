@@ -16,6 +16,7 @@ HEAVY = ("torch", "numba", "triton", "prometheus_client", "expertplane_planner")
         ("expertplane_client", (*HEAVY, "click", "rich", "platformdirs", "google.rpc")),
         ("expertplane_client.participant", (*HEAVY, "click", "rich", "platformdirs")),
         ("expertplane_client.formats", (*HEAVY, "click", "rich")),
+        ("expertplane_client.sidecar.engine", (*HEAVY, "click", "rich")),
         ("expertplane_client.main", (*HEAVY, "click", "rich")),
         ("expertplane_client.cli", HEAVY),
     ],

@@ -10,61 +10,20 @@ import pytest
 from expertplane.v1 import placement_service_pb2 as placement_pb2, problem_pb2
 from expertplane_client.effects import (
     Acked,
-    AdoptPlan,
     DrainRequested,
-    Effect,
     RefusedReport,
     Remember,
-    Send,
     SetReportInterval,
     Welcomed,
 )
 from expertplane_client.session import Session
 
 from . import builders
+from .sessions import ack, adopted, nack, serving, session
 
 
 if TYPE_CHECKING:
     from typing import Any
-
-
-def session(**changes: Any) -> Session:
-    """Returns a session whose stream is open, in epoch 1."""
-    opened = Session(builders.identity(**changes))
-    opened.hello()
-    opened.on_response(builders.response(welcome=builders.welcome()))
-    return opened
-
-
-def serving(version: int = 3, *, epoch: int = 1) -> Session:
-    """Returns a session whose ranks serve with a plan since step 40."""
-    opened = session()
-    opened.on_response(
-        builders.response(epoch=epoch, nonce=2, commit=builders.commit(version, epoch=epoch))
-    )
-    opened.applied(builders.plan(version, epoch=epoch), 40)
-    return opened
-
-
-def adopted(effects: tuple[Effect, ...]) -> list[int]:
-    """Returns the versions that the ranks are to switch to."""
-    return [effect.plan.version for effect in effects if isinstance(effect, AdoptPlan)]
-
-
-def nack(effects: tuple[Effect, ...]) -> placement_pb2.Nack:
-    """Returns the one Nack among the effects, which must adopt nothing."""
-    assert adopted(effects) == []
-    (sent,) = [effect.request for effect in effects if isinstance(effect, Send)]
-    assert sent.WhichOneof("message") == "nack"
-    return sent.nack
-
-
-def ack(effects: tuple[Effect, ...]) -> placement_pb2.Ack:
-    """Returns the one Ack among the effects, which must adopt nothing."""
-    assert adopted(effects) == []
-    (sent,) = [effect.request for effect in effects if isinstance(effect, Send)]
-    assert sent.WhichOneof("message") == "ack"
-    return sent.ack
 
 
 def test_a_hello_says_who_and_what() -> None:
@@ -205,7 +164,7 @@ def test_a_failed_switch_asks_for_another_try() -> None:
     """What the engine could not do is a transient Nack, and the next Commit tries again."""
     opened = session()
     opened.on_response(builders.response(nonce=2, commit=builders.commit(1)))
-    answer = opened.not_applied(builders.plan(1), "no memory").nack
+    answer = opened.not_applied(builders.plan(1), "no memory", is_transient=True).nack
 
     assert (
         answer.nonce,
@@ -217,6 +176,19 @@ def test_a_failed_switch_asks_for_another_try() -> None:
     assert adopted(opened.on_response(builders.response(nonce=3, commit=builders.commit(1)))) == [
         1
     ]
+
+
+def test_a_switch_that_cannot_be_made_is_refused_for_good() -> None:
+    """What the ranks can never serve with is not asked of them again."""
+    opened = session()
+    opened.on_response(builders.response(nonce=2, commit=builders.commit(1)))
+    answer = opened.not_applied(builders.plan(1), "no such expert", is_transient=False).nack
+
+    assert (answer.nonce, answer.is_transient, answer.problem.reason) == (
+        2,
+        False,
+        "PLAN_UNACCEPTABLE",
+    )
 
 
 def test_a_plan_with_a_wrong_digest_is_refused() -> None:
@@ -270,47 +242,6 @@ def test_a_later_term_may_go_back() -> None:
     assert adopted(effects) == [2]
 
 
-def test_a_staged_plan_is_committed_without_its_maps() -> None:
-    """Stage checks and keeps a plan; the Commit that names it sends it to the ranks."""
-    opened = session()
-    stage = placement_pb2.Stage(plan=builders.plan_message(4), deadline_s=60)
-    staged = ack(opened.on_response(builders.response(nonce=2, stage=stage)))
-    hello = opened.hello().hello
-    effects = opened.on_response(
-        builders.response(nonce=3, commit=builders.commit(4, has_plan=False))
-    )
-
-    assert (staged.nonce, staged.version, staged.phase) == (2, 4, placement_pb2.ACK_PHASE_STAGED)
-    assert (hello.staged.version, hello.staged.digest) == (4, builders.PINNED_DIGEST)
-    assert adopted(effects) == [4]
-    opened.applied(builders.plan(4), 1)
-    assert not opened.hello().hello.HasField("staged")
-
-
-def test_an_aborted_plan_cannot_be_committed() -> None:
-    """After an Abort the plan is gone: a Commit that only names it asks for it again."""
-    opened = session()
-    stage = placement_pb2.Stage(plan=builders.plan_message(4))
-    opened.on_response(builders.response(nonce=2, stage=stage))
-    opened.on_response(builders.response(nonce=3, abort=placement_pb2.Abort(version=4)))
-    answer = nack(
-        opened.on_response(builders.response(nonce=4, commit=builders.commit(4, has_plan=False)))
-    )
-
-    assert (answer.nonce, answer.is_transient, answer.problem.reason) == (4, True, "NOT_STAGED")
-    assert not opened.hello().hello.HasField("staged")
-
-
-def test_an_abort_of_another_version_leaves_the_staged_plan() -> None:
-    """Only the version that is named is dropped."""
-    opened = session()
-    stage = placement_pb2.Stage(plan=builders.plan_message(4))
-    opened.on_response(builders.response(stage=stage))
-    opened.on_response(builders.response(abort=placement_pb2.Abort(version=3)))
-
-    assert opened.hello().hello.staged.version == 4
-
-
 def test_a_commit_whose_plan_is_another_is_refused() -> None:
     """The plan must be the one that the Commit names."""
     message = builders.commit(4)
@@ -320,17 +251,6 @@ def test_a_commit_whose_plan_is_another_is_refused() -> None:
         nack(session().on_response(builders.response(commit=message))).problem.reason
         == "INVALID_PLAN"
     )
-
-
-def test_a_bad_staged_plan_is_refused() -> None:
-    """What would be refused at its Commit is refused when it is staged."""
-    message = builders.plan_message(4)
-    message.metadata.digest = ""
-    effects = session().on_response(
-        builders.response(nonce=5, stage=placement_pb2.Stage(plan=message))
-    )
-
-    assert nack(effects).nonce == 5
 
 
 def test_answers_to_reports_are_passed_on() -> None:
