@@ -67,10 +67,15 @@ def test_status_prints_the_promised_keys(simulated: Simulated) -> None:
         "epoch",
         "participants",
         "last_decision",
+        "staging",
+        "applied_min",
+        "applied_max",
+        "mode",
     }
     assert deployment["name"] == "default/simulated"
     assert deployment["head"] == deployment["committed"] >= 1
     assert deployment["participants"] == 0
+    assert (deployment["mode"], deployment["staging"]) == ("advisory", 0)
     assert deployment["last_decision"] in {"PUBLISHED", "SKIPPED_GAIN_TOO_SMALL"}
 
 
