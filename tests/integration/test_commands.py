@@ -55,10 +55,33 @@ def test_simulate_shows_that_a_plan_improves_the_balance(simulated: Simulated) -
     assert all(window["measured"] > window["without"] + 0.2 for window in windows[1:])
 
 
+def test_simulated_nodes_switch_together(simulated: Simulated) -> None:
+    """With --rollout coordinated every plan is staged by all, committed, and applied by all."""
+    name = "test/together"
+    done = run_program(
+        "simulate",
+        f"--address={simulated.address}",
+        f"--deployment={name}",
+        "--rollout=coordinated",
+        "--windows=4",
+        "--json",
+    )
+    assert done.returncode == 0, done.stderr
+    published = [window["plan_version"] for window in json.loads(done.stdout)["windows"]]
+    done = run_program("plans", name, f"--address={simulated.address}", "--json")
+    states = {plan["version"]: plan["state"] for plan in json.loads(done.stdout)["plans"]}
+
+    assert published[0] == 1
+    versions = [version for version in published if version]
+    assert versions == sorted(set(versions)) == sorted(states)
+    assert states.pop(versions[-1]) == "APPLIED"
+    assert set(states.values()) <= {"SUPERSEDED"}
+
+
 def test_status_prints_the_promised_keys(simulated: Simulated) -> None:
     """`status --json` has exactly the documented keys, counts as numbers, the reason bare."""
     done = run_program("status", f"--address={simulated.address}", "--json")
-    (deployment,) = json.loads(done.stdout)["deployments"]
+    deployment = json.loads(done.stdout)["deployments"][0]
 
     assert set(deployment) == {
         "name",

@@ -9,15 +9,14 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from expertplane_client import Backoff, Client, Participant, PlanCache, UnavailableError
+from expertplane_client import Client, Participant, PlanCache, UnavailableError
 
 from ..support.planner_process import PROGRAM, PlannerProcess, running_planner
 from .deployments import NUM_EXPERTS, NUM_RANKS, NUM_SLOTS, hot_counts, small_spec
+from .engines import QUICK, eventually
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from expertplane_client import Plan
 
 NAME = "test/crash"
@@ -36,20 +35,12 @@ class Engine:
             engine_run_id="run-1",
             apply=self._apply,
             cache=PlanCache(folder / f"cache-{index}"),
-            backoff=Backoff(initial_s=0.05, max_s=0.5),
+            backoff=QUICK,
         )
 
     async def _apply(self, plan: Plan) -> int:
         self.versions.append(plan.version)
         return 0
-
-
-async def eventually(holds: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    """Waits for another process to bring something about; fails when it does not."""
-    async with asyncio.timeout(timeout_s):
-        # What is waited for happens in another process: there is no event to wait on.
-        while not holds():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 async def serve_until_plan(engines: list[Engine], first_step: int) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import urllib.request
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -20,21 +19,15 @@ from expertplane.v1 import placement_service_pb2 as pb
 from expertplane.wire import encode_tensor
 from expertplane_client import Backoff, Client, Participant
 
-from ..support.planner_process import PlannerProcess, run_program, running_planner
+from ..support.planner_process import PlannerProcess, run_program, running_planner, scrape
 from .deployments import hot_counts, small_spec
-from .test_crash import eventually
+from .engines import eventually
 
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from expertplane_client import Plan
-
-
-def scrape(planner: PlannerProcess) -> str:
-    """Returns what Prometheus would read."""
-    with urllib.request.urlopen(planner.metrics_url, timeout=10) as answer:
-        return str(answer.read(), "utf-8")
 
 
 def test_health_serves_every_name_that_probes_ask_for(planner: PlannerProcess) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 PROGRAM = Path(sys.executable).with_name("expertplane")
 START_TIMEOUT_S = 60.0
@@ -29,10 +31,21 @@ class PlannerProcess:
     Attributes:
         address: where it listens.
         metrics_url: where it is scraped.
+
+    Args:
+        folder: where its store and its log lie.
+        listen: its address.
+        options: more of its options.
+        environment: set for it beside what is set already.
     """
 
     def __init__(
-        self, folder: Path, *, listen: str = "127.0.0.1:0", options: Sequence[str] = ()
+        self,
+        folder: Path,
+        *,
+        listen: str = "127.0.0.1:0",
+        options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.log = folder / "planner.log"
         self._output = self.log.open("a")
@@ -50,6 +63,7 @@ class PlannerProcess:
             stdout=subprocess.PIPE,
             stderr=self._output,
             text=True,
+            env={**os.environ, **(environment or {})},
         )
         line = self._first_line()
         match = _READY.match(line)
@@ -82,6 +96,13 @@ class PlannerProcess:
         finally:
             self.kill()
 
+    def wait(self, timeout_s: float = 30.0) -> int:
+        """Waits for it to end by itself and returns its exit code."""
+        try:
+            return self.process.wait(timeout_s)
+        finally:
+            self.kill()
+
     def _reap(self) -> None:
         self.process.wait()
         if self.process.stdout is not None:
@@ -90,14 +111,27 @@ class PlannerProcess:
 
 
 @contextlib.contextmanager
-def running_planner(folder: Path, *, options: Sequence[str] = ()) -> Iterator[PlannerProcess]:
-    """Runs a planner for the time of the block."""
-    planner = PlannerProcess(folder, options=options)
+def running_planner(
+    folder: Path,
+    *,
+    listen: str = "127.0.0.1:0",
+    options: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[PlannerProcess]:
+    """Runs a planner for the time of the block; it is stopped at the end, should it still run."""
+    planner = PlannerProcess(folder, listen=listen, options=options, environment=environment)
     try:
         yield planner
     finally:
+        planner.process.send_signal(signal.SIGCONT)
         if planner.process.poll() is None:
             planner.terminate()
+
+
+def scrape(planner: PlannerProcess) -> str:
+    """Returns what Prometheus would read."""
+    with urllib.request.urlopen(planner.metrics_url, timeout=10) as answer:
+        return str(answer.read(), "utf-8")
 
 
 def run_program(*arguments: str, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:

@@ -132,7 +132,10 @@ class Persistence:
 
     async def _run(self, name: str, operation: Callable[[Store], T]) -> T:
         """Returns what an operation makes of the store."""
-        return await self._services.store.run(name, operation)
+        self._services.crash_points.before(name)
+        result = await self._services.store.run(name, operation)
+        self._services.crash_points.after(name)
+        return result
 
     def _now_s(self) -> float:
         """Returns the wall-clock time, in seconds."""

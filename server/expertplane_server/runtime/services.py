@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from expertplane_server.runtime.crash_points import CrashPoints
 
 
 if TYPE_CHECKING:
@@ -23,3 +25,4 @@ class Services:
     hub: WatchHub
     metrics: Metrics
     clock: Clock
+    crash_points: CrashPoints = field(default_factory=CrashPoints)
