@@ -2,7 +2,8 @@
 
 A call that changes something carries a request id. Where the planner went away before it answered,
 the same message is sent once more, after a short wait: it acts once, and gives the first answer
-again. Everything else is left to the caller.
+again. The repetition waits for a planner to come up, within its deadline, where the client waits
+at all; then reads are repeated as well. Everything else is left to the caller.
 """
 
 from __future__ import annotations
@@ -97,15 +98,15 @@ class Connection:
         try:
             return await self._call_once(call)
         except CallError as error:
-            if self._is_closed or not call.may_repeat(error):
+            if self._is_closed or not call.may_repeat(error, waits=self._wait_for_ready):
                 raise
             await asyncio.sleep(self._backoff.delay_s(0, self._rng))
             # Closed while it waits, the client has nothing more to send than this error.
             if self._is_closed:
                 raise
-        return await self._call_once(call)
+        return await self._call_once(call, is_repeat=True)
 
-    async def _call_once(self, call: calls.Call[T]) -> T:
+    async def _call_once(self, call: calls.Call[T], *, is_repeat: bool = False) -> T:
         invoke = self._open().unary_unary(
             call.method,
             request_serializer=type(call.request).SerializeToString,
@@ -115,7 +116,7 @@ class Connection:
             response = await invoke(
                 call.request,
                 timeout=call.timeout_s if self._timeout_s is None else self._timeout_s,
-                wait_for_ready=self._wait_for_ready and call.is_read,
+                wait_for_ready=self._wait_for_ready and (call.is_read or is_repeat),
             )
         except grpc.aio.AioRpcError as error:
             raise call_error(error, method=call.method, address=self._address) from error
@@ -181,14 +182,14 @@ class BlockingConnection:
             return self._call_once(call)
         except CallError as error:
             is_closed = self._is_closed.is_set()
-            if is_closed or not call.may_repeat(error):
+            if is_closed or not call.may_repeat(error, waits=self._wait_for_ready):
                 raise
             # Closed while it waits, the client has nothing more to send than this error.
             if self._is_closed.wait(self._backoff.delay_s(0, self._rng)):
                 raise
-        return self._call_once(call)
+        return self._call_once(call, is_repeat=True)
 
-    def _call_once(self, call: calls.Call[T]) -> T:
+    def _call_once(self, call: calls.Call[T], *, is_repeat: bool = False) -> T:
         invoke = self._channel.unary_unary(
             call.method,
             request_serializer=type(call.request).SerializeToString,
@@ -198,7 +199,7 @@ class BlockingConnection:
             response = invoke(
                 call.request,
                 timeout=call.timeout_s if self._timeout_s is None else self._timeout_s,
-                wait_for_ready=self._wait_for_ready and call.is_read,
+                wait_for_ready=self._wait_for_ready and (call.is_read or is_repeat),
             )
         except grpc.RpcError as error:
             raise call_error(error, method=call.method, address=self._address) from error

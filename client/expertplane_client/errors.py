@@ -65,6 +65,12 @@ class PlanUnacceptableError(ExpertplaneError):
     """
 
 
+def told(error: BaseException) -> str:
+    """Returns an error as another sentence quotes it: ours speak for themselves."""
+    text = str(error) if isinstance(error, ExpertplaneError) else repr(error)
+    return text.rstrip(".")
+
+
 class CallError(ExpertplaneError):
     """A call ended with another status than OK.
 

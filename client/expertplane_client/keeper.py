@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .cache import CacheEntry
 from .effects import AdoptPlan, Remember, StagePlan, Unstage
-from .errors import CacheError, ExpertplaneError, PlanUnacceptableError
+from .errors import CacheError, ExpertplaneError, PlanUnacceptableError, told
 
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class Keeper:
                     error,
                     exc_info=not is_ours,
                 )
-                message = f"Expected the ranks to switch to version {version}, got: {error!r}"
+                message = f"Expected the ranks to switch to version {version}, got: {told(error)}."
                 is_transient = not isinstance(error, PlanUnacceptableError)
                 return self._session.not_applied(plan, message, is_transient=is_transient)
             self._stager.use(plan)

@@ -302,6 +302,8 @@ class Participant:
         while not self._stopping.is_set():
             ending = await self._connect()
             self._note(ending)
+            if self._stopping.is_set():
+                return
             delay_s = self._reconnecting.delay_s()
             logger.info("connecting again in %.3f s: %s", delay_s, ending.message)
             with contextlib.suppress(TimeoutError):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import FormatError
-from .formats.files import read_bytes
-from .formats.yaml_file import read_yaml
+from .settings_file import YAML_SUFFIXES, read_settings
 from .spec_document import deployments_of
 
 
@@ -16,9 +14,6 @@ if TYPE_CHECKING:
     import os
 
     from expertplane.v1 import deployment_pb2
-
-
-MAX_SPEC_BYTES = 2**20
 
 
 def read_deployments(
@@ -41,13 +36,6 @@ def read_deployments(
 
 def _read(file: Path) -> Any:
     suffix = file.suffix.lower()
-    if suffix in (".yaml", ".yml"):
-        return read_yaml(file, is_settings=True)
-    if suffix != ".toml":
+    if suffix != ".toml" and suffix not in YAML_SUFFIXES:
         raise FormatError(f"Expected a name that ends in .toml, .yaml or .yml, got {str(file)!r}.")
-    content = read_bytes(file, max_bytes=MAX_SPEC_BYTES)
-    try:
-        return tomllib.loads(content.decode())
-    except (ValueError, RecursionError) as error:
-        text = " ".join(str(error).split())[:200]
-        raise FormatError(f"Expected {file} to hold TOML, got: {text}") from error
+    return read_settings(file)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import messages
-from .errors import PlanUnacceptableError
+from .errors import ExpertplaneError, PlanUnacceptableError, told
 
 
 if TYPE_CHECKING:
@@ -131,9 +131,10 @@ class Stager:
             await self._drop()
         self._held = None  # an engine that raises has nothing prepared
         version = order.plan.version
-        logger.warning("version %d is not prepared: %r", version, error)
+        cause = "it was cancelled" if error is None else told(error)
+        logger.warning("version %d is not prepared: %s", version, cause)
         is_transient = not isinstance(error, PlanUnacceptableError)
-        message = f"Expected version {version} to be prepared, got: {error or 'a cancellation'!r}"
+        message = f"Expected version {version} to be prepared, got: {cause}."
         refusal = self._session.not_staged(order.plan, message, is_transient=is_transient)
         self._say(refusal)
 
@@ -165,5 +166,5 @@ class Stager:
             self._answer(answer)
 
 
-class _LateError(Exception):
+class _LateError(ExpertplaneError):
     """The planner's deadline has passed; it asks no more for what was to be prepared."""

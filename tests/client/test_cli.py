@@ -17,6 +17,7 @@ from expertplane.v1 import (
     plan_service_pb2 as plans_pb2,
 )
 from expertplane_client import cli
+from expertplane_client.cli.rows import balance_text
 
 from . import builders
 from .commands import run
@@ -160,6 +161,11 @@ async def test_plans_are_listed(busy_planner: ScriptedPlanner) -> None:
         (2, "COMMITTED", "PUBLISHED"),
         (1, "COMMITTED", "PUBLISHED"),
     ]
+
+
+def test_a_plan_that_was_not_scored_has_no_balance() -> None:
+    """0 would read as the worst of all placements; a plan without load has no figure."""
+    assert (balance_text(0.0), balance_text(0.75)) == ("-", "0.7500")
 
 
 async def test_a_plan_is_shown_and_written(busy_planner: ScriptedPlanner, tmp_path: Path) -> None:

@@ -148,14 +148,15 @@ async def test_without_a_request_id_nothing_is_repeated(
     assert len(obedient.requests) == 1
 
 
-async def test_a_read_is_not_repeated(ask: Ask, obedient: ScriptedPlanner) -> None:
-    """What only reads is left to its caller."""
+async def test_a_read_is_repeated(ask: Ask, obedient: ScriptedPlanner) -> None:
+    """What only reads may be asked twice: a planner that goes away need not be noticed."""
     obedient.failure, obedient.num_failures = AWAY, 1
+    obedient.answers["GetDeployment"] = lambda _: deployments_pb2.GetDeploymentResponse(
+        deployment=builders.deployment()
+    )
 
-    with pytest.raises(UnavailableError):
-        await ask("get_deployment", NAME)
-
-    assert len(obedient.requests) == 1
+    assert (await ask("get_deployment", NAME)).name == NAME
+    assert len(obedient.requests) == 2
 
 
 class Closing(random.Random):

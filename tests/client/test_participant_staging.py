@@ -86,7 +86,8 @@ async def test_what_the_engine_raises_is_a_nack(
         await stream.hear("ack")
 
         assert (nack.nonce, nack.version, nack.is_transient) == (nonce, 4, is_transient)
-        assert str(failure) in nack.problem.message
+        quoted = "no such rank." if failure.args == ("no such rank",) else repr(failure)
+        assert nack.problem.message.endswith(f"got: {quoted.rstrip('.')}.")
         assert engine.calls == [("stage", 4), ("stage", 5)]
 
 

@@ -81,6 +81,7 @@ class Process:
         self._staged: Plan | None = None
         self._staging: Plan | None = None
         self._adopting: Plan | None = None
+        self._switching: Plan | None = None
         self.highest_version = self.highest_epoch = 0
         self._heard_s = self._beat_s = world.loop.now_s
         self._is_elected = False
@@ -252,7 +253,7 @@ class Process:
         elif commit.is_staged:
             if any(
                 held is not None and _ref(held) == _ref(plan)
-                for held in (self._staged, self._adopting)
+                for held in (self._staged, self._staging, self._adopting)
             ):
                 self._adopt(plan)
             else:
@@ -286,7 +287,8 @@ class Process:
     def _stage(self, plan: Plan) -> None:
         if not self._is_news(plan):
             return
-        if self._staged is not None and _ref(self._staged) == _ref(plan):
+        has_it = self._staged is not None and _ref(self._staged) == _ref(plan)
+        if has_it or _ref(plan) == self.applied:
             self._tell(ev.AckPhase.STAGED, plan)
         elif self._staging is None or _ref(self._staging) != _ref(plan):
             self._staged = None
@@ -307,19 +309,36 @@ class Process:
             self._tell(ev.AckPhase.APPLIED, plan)
         elif self._adopting is None or _ref(self._adopting) != _ref(plan):
             self._adopting = plan
-            self._world.loop.after(self._span_s(), self._adopting_done, plan)
+            # The buffers are for what the ranks switch to.
+            for other in (self._staged, self._staging):
+                if other is not None and _ref(other) != _ref(plan):
+                    self._drop(other.version)
+            self._switch()
 
-    def _adopting_done(self, plan: Plan) -> None:
-        if not self.is_alive or self._adopting is not plan:
+    def _switch(self) -> None:
+        """Switch to what is wanted last; a switch under way cannot be called off."""
+        if self._switching is None and self._adopting is not None:
+            self._switching = self._adopting
+            self._world.loop.after(self._span_s(), self._switched, self._switching)
+
+    def _switched(self, plan: Plan) -> None:
+        if not self.is_alive:
             return
-        self._adopting = None
-        if self._objects(plan):
-            return
+        self._switching = None
+        if self._adopting is plan:
+            self._adopting = None
+        if not self._objects(plan):
+            self._serve_with(plan)
+        self._switch()
+
+    def _serve_with(self, plan: Plan) -> None:
         self._plan, self.applied = plan, _ref(plan)
         self.applied_epoch = self.highest_epoch
         self._saw(plan.version)
-        if self._staged is not None and self._staged.version <= plan.version:
+        if self._staged is not None and _ref(self._staged) == self.applied:
             self._staged = None
+        if self._staging is not None and _ref(self._staging) == self.applied:
+            self._staging = None
         # What is measured across the switch belongs to neither plan.
         self._next_sample = self._world.load.latest(self._world.loop.now_s) + 1
         self.site.saved = Saved(plan, self.highest_version, self.highest_epoch)

@@ -61,15 +61,20 @@ class Call(Generic[T]):
     is_read: bool
     """Whether the call changes nothing, so that it may wait for the planner to come up."""
 
-    def may_repeat(self, error: CallError) -> bool:
+    def may_repeat(self, error: CallError, *, waits: bool) -> bool:
         """Tells whether to send the same message once more after a failure.
 
         Where the planner went away, nobody knows whether it acted. The request id makes it give
-        the first answer again, so a call that carries one is repeated; what only reads is left to
-        its caller, who knows whether to wait.
+        the first answer again, so a call that carries one is repeated, and what only reads where
+        the client waits for a planner anyway.
+
+        Args:
+            error: what became of the call.
+            waits: whether the client waits for a planner to come up.
         """
         has_id = bool(getattr(self.request, "request_id", ""))
-        return has_id and isinstance(error, UnavailableError | CallCancelledError)
+        is_safe = has_id or (waits and self.is_read)
+        return is_safe and isinstance(error, UnavailableError | CallCancelledError)
 
 
 Flow: TypeAlias = Generator[Call[Any], Any, T]

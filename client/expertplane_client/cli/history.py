@@ -20,7 +20,7 @@ from expertplane_client.errors import InputError
 from expertplane_client.formats import check_placement_path, write_plan_npz
 
 from .common import LIMIT, VERSION, VERSION_OR_START, connect, new_table
-from .rows import decision_row, diff_row, plan_description, plan_row
+from .rows import balance_text, decision_row, diff_row, plan_description, plan_row
 
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def plans(deployment: str, limit: int, address: str, is_json: bool) -> None:
             str(row["version"]),
             row["state"],
             row["reason"],
-            f"{row['balancedness']:.4f}",
+            balance_text(row["balancedness"]),
             str(row["moved_slots"]),
             row["sha256"][:12],
         )
@@ -98,6 +98,7 @@ def show(
     for name, value in description.items():
         if name != "per_layer":
             text = f"{value:.4f}" if isinstance(value, float) else str(value)
+            text = balance_text(plan.balancedness) if name == "balancedness" else text
             click.echo(f"{name.replace('_', ' '):<20}{text}".rstrip())
     if output is not None:
         click.echo(f"wrote {output}")
@@ -128,7 +129,7 @@ def watch(
             else:
                 click.echo(
                     f"version {plan.version} {plan.state} {plan.reason} "
-                    f"balancedness {plan.balancedness:.4f} moved {plan.moved_slots} "
+                    f"balancedness {balance_text(plan.balancedness)} moved {plan.moved_slots} "
                     f"sha256 {plan.digest[:12]}"
                 )
             if number == count:

@@ -125,6 +125,11 @@ def decision_row(decision: decision_pb2.Decision) -> dict[str, Any]:
     }
 
 
+def balance_text(balancedness: float) -> str:
+    """Returns a balancedness for people: "-" for 0, which no placement has that was scored."""
+    return f"{balancedness:.4f}" if balancedness else "-"
+
+
 def diff_row(
     deployment: str, from_version: int, to_version: int, found: PlanDiff
 ) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from expertplane_client.channel import check_address
 from expertplane_client.errors import FormatError, InputError
 from expertplane_client.identity import Identity
 from expertplane_client.names import check_token
+from expertplane_client.settings_file import read_settings
 
 
 if TYPE_CHECKING:
@@ -110,11 +110,7 @@ def load_config(path: Path) -> SidecarConfig:
         FormatError: the file cannot be read, or is no document of its kind.
         InputError: a setting is missing, unknown, or breaks its rule.
     """
-    try:
-        content = path.read_bytes()
-        document = _parse(content, path)
-    except (OSError, ValueError) as error:
-        raise FormatError(f"Expected to read {path}, got: {error}.") from error
+    document = read_settings(path)
     if not isinstance(document, dict):
         raise FormatError(f"Expected settings in {path}, got {type(document).__name__}.")
     return config_from(document)
@@ -147,22 +143,6 @@ def parse_address(address: str, at: str) -> tuple[str, int]:
     if not separator or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
         raise InputError(f"Expected {at} to be HOST:PORT, got {address!r}.")
     return host.strip("[]"), int(port)
-
-
-def _parse(content: bytes, path: Path) -> Any:
-    if path.suffix not in (".yaml", ".yml"):
-        return tomllib.loads(content.decode())
-    try:
-        import yaml
-    except ModuleNotFoundError as error:
-        raise FormatError(
-            "Expected PyYAML to be installed to read YAML; "
-            "pip install PyYAML, or write the settings in TOML."
-        ) from error
-    try:
-        return yaml.safe_load(content)
-    except yaml.YAMLError as error:
-        raise FormatError(f"Expected YAML in {path}, got: {error}.") from error
 
 
 def _settings(kind: type, document: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import contextlib
 import io
 import json
 import logging
+import stat
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -234,6 +235,8 @@ class DirectoryPort:
         path = self._path / "engine.json"
         try:
             status = path.stat()
+            if not stat.S_ISREG(status.st_mode):  # a pipe would never end
+                raise OSError(f"Expected {path} to be a file, got something else.")
             mark = (status.st_ino, status.st_mtime_ns, status.st_size)
             if mark == self._seen:
                 return None
@@ -246,7 +249,8 @@ class DirectoryPort:
 
     def _take_loads(self) -> list[Load | str]:
         loads: list[Load | str] = []
-        paths = (path for path in (self._path / "load").iterdir() if path.suffix == ".json")
+        folder = self._path / "load"
+        paths = (path for path in folder.iterdir() if path.suffix == ".json" and path.is_file())
         for path in sorted(paths)[:_MAX_LOADS]:
             try:
                 if path.stat().st_size > self._max_file_bytes:

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from expertplane_client.errors import InputError
+import numpy as np
 
 from .arrays import from_document, to_document
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import os
     from typing import Self
 
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -32,6 +31,7 @@ logger = logging.getLogger(__name__)
 _CHUNK_BYTES = 256 * 1024
 _SEND_TIMEOUT_S = 1.0
 _RETRY_S = 0.5
+_STUCK_RETRY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -60,13 +60,16 @@ class EngineLink:
             link.load(counts, first_step=step)
 
     Without a sidecar nothing is received and whatever is said is lost, but for what is applied:
-    the next connection begins with that.
+    the next connection begins with that. One that hangs costs a second in ten at most.
 
     Args:
         path: The sidecar's socket.
         engine_run_id: Names the run of the engine.
         initial_phy2log: [num_layers, num_slots] int32, the start placement; None means that slot p
             holds expert p mod the number of logical experts.
+
+    Raises:
+        InputError: the start placement is no array of int32.
     """
 
     def __init__(
@@ -106,9 +109,9 @@ class EngineLink:
             if messages or time.monotonic() >= give_up_at_s:
                 return messages
 
-    def staged(self, version: int) -> None:
+    def staged(self, version: int, digest: str = "") -> None:
         """Says that the weights of a version are in spare buffers."""
-        self._send({"type": "staged", "version": version})
+        self._send({"type": "staged", "version": version, "digest": digest})
 
     def applied(self, version: int, digest: str, step: int) -> None:
         """Says that the ranks serve with a version, since an engine step."""
@@ -130,10 +133,15 @@ class EngineLink:
         kind: Literal["logical", "physical"] = "logical",
         scope: Literal["participant", "deployment"] = "participant",
     ) -> None:
-        """Hands over load samples; see `expertplane_client.Participant.report`."""
+        """Hands over load samples; see `expertplane_client.Participant.report`.
+
+        They are dropped where the sidecar has not read what was said before.
+        """
+        if self._socket is None or not _polled(self._socket, select.POLLOUT, 0.0):
+            return
         try:
-            document = to_document(counts)
-        except InputError as error:
+            document = to_document(np.asarray(counts))
+        except (ValueError, TypeError) as error:  # InputError among them
             logger.warning("the load is not handed over: %s", error)
             return
         self._send(
@@ -159,7 +167,7 @@ class EngineLink:
             return []
         assert self._socket is not None
         try:
-            if not select.select([self._socket], [], [], timeout_s)[0]:
+            if not _polled(self._socket, select.POLLIN, timeout_s):
                 return []
             chunk = self._socket.recv(_CHUNK_BYTES)
         except OSError as error:
@@ -169,6 +177,8 @@ class EngineLink:
             self.close()
             return []
         self._received += chunk
+        if b"\n" not in chunk:
+            return []
         *lines, rest = bytes(self._received).split(b"\n")
         self._received[:] = rest
         return [message for line in lines if (message := _message(line)) is not None]
@@ -196,11 +206,26 @@ class EngineLink:
         if self._socket is None:
             return
         try:
-            self._socket.sendall(json.dumps(document).encode() + b"\n")
-        except (OSError, ValueError, TypeError) as error:
+            # Steps are numpy's integers in many an engine.
+            line = json.dumps(document, default=int).encode() + b"\n"
+        except (ValueError, TypeError) as error:
+            logger.warning("what JSON cannot hold is not handed over: %s", error)
+            return
+        try:
+            self._socket.sendall(line)
+        except OSError as error:
             # A line may be half out: only a new connection makes sense of what follows.
             logger.warning("the sidecar does not hear: %s", error)
             self.close()
+            if isinstance(error, TimeoutError):
+                self._retry_at_s = time.monotonic() + _STUCK_RETRY_S
+
+
+def _polled(link: socket.socket, event: int, timeout_s: float) -> bool:
+    # Not select(), which fails in an engine with more than a thousand open files.
+    poll = select.poll()
+    poll.register(link, event)
+    return bool(poll.poll(timeout_s * 1000))
 
 
 def _message(line: bytes) -> Message | None:

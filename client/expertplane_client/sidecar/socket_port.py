@@ -163,12 +163,17 @@ class _Connection:
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
 
+    @property
+    def num_unread_bytes(self) -> int:
+        """What the engine has not taken yet, in bytes."""
+        return self._writer.transport.get_write_buffer_size()
+
     def send(self, document: dict[str, Any]) -> None:
         """Writes a line; an engine that does not read is let go."""
         transport = self._writer.transport
         if transport.is_closing():
             return
-        if transport.get_write_buffer_size() > _MAX_UNREAD_BYTES:
+        if self.num_unread_bytes > _MAX_UNREAD_BYTES:
             logger.warning("the engine does not read; its connection is closed")
             transport.abort()
             return
@@ -179,8 +184,11 @@ class _Connection:
         self.send({"type": "error", "message": message})
 
     def close(self) -> None:
-        """Closes the connection after what is written."""
-        self._writer.close()
+        """Closes the connection; what an engine that does not read has left unread is dropped."""
+        if self.num_unread_bytes:
+            self._writer.transport.abort()
+        else:
+            self._writer.close()
 
 
 async def _lines(reader: asyncio.StreamReader, max_bytes: int) -> AsyncIterator[bytes | None]:

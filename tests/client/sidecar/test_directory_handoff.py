@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -218,3 +219,24 @@ async def test_damaged_orders_are_written_anew(
         engine = DirectoryEngine(settings.handoff.path)
         engine.write()
         await until(lambda: engine.orders()["no_plan"] is True)
+
+
+async def test_what_is_no_file_is_not_waited_for(
+    planner: ScriptedPlanner, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A pipe in the engine's place, or a folder among the loads, holds nothing up."""
+    settings = config(planner.address, tmp_path, kind="directory")
+    async with running(settings):
+        state = settings.handoff.path / "engine.json"
+        os.mkfifo(state)
+        (settings.handoff.path / "load" / "a.json").mkdir()
+        await until(lambda: "something else" in caplog.text)
+        state.unlink()
+        engine = DirectoryEngine(settings.handoff.path)
+        engine.write()
+        stream, _ = await planner.welcomed()
+        document = {"first_step": 3, "counts": counts_document(COUNTS)}
+        await until(lambda: engine.orders()["no_plan"])
+        engine.put("load/b.json", json.dumps(document).encode())
+
+        assert (await stream.hear("load_report")).first_step == 3

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import stat
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +12,11 @@ import pytest
 
 from expertplane_client import InputError
 from expertplane_client.sidecar.config import HandoffConfig
+from expertplane_client.sidecar.socket_port import SocketPort
 
 from .. import builders
 from ..engine import COUNTS
-from .handoff import config, counts_document, running
+from .handoff import config, counts_document, running, until
 
 
 if TYPE_CHECKING:
@@ -40,6 +43,31 @@ async def test_a_later_engine_replaces_the_former(
         assert "only engine" in error["message"]
         assert hello.engine_run_id == "run-2"
         assert app.sidecar.figures().num_engines == 2
+
+
+async def test_a_former_engine_that_does_not_read_is_let_go(
+    planner: ScriptedPlanner, tmp_path: Path
+) -> None:
+    """What it left unread is dropped, so that hung engines do not fill the places of live ones."""
+    settings = config(planner.address, tmp_path)
+    async with running(settings) as app:
+        with socket.socket(socket.AF_UNIX) as former:
+            former.setblocking(False)
+            former.connect(str(settings.handoff.path))
+            former.sendall(b'{"type": "hello", "engine_run_id": "run-1"}\n')
+            await planner.welcomed()
+            for _ in range(40):
+                with contextlib.suppress(BlockingIOError):
+                    # Each line is answered with a complaint; nobody reads them.
+                    former.sendall(b'{"type": "%s"}\n' % (b"x" * 40) * 1000)
+                await asyncio.sleep(0)
+            port = app.sidecar._port
+            assert isinstance(port, SocketPort)
+            await until(lambda: any(each.num_unread_bytes for each in port._connections))
+            later = await app.engine(engine_run_id="run-2")
+            await later.hear("no_plan")
+
+            await until(lambda: len(port._connections) == 1)
 
 
 @pytest.mark.parametrize(
