@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from expertplane_server.rpc.convert.participants import Cadence
 from expertplane_server.rpc.health import Health
 from expertplane_server.rpc.server import add_services, open_server
 from expertplane_server.runtime.clock import SystemClock
+from expertplane_server.runtime.collector import spare_the_loop
+from expertplane_server.runtime.crash_points import CrashPoints
 from expertplane_server.runtime.directory import Directory
 from expertplane_server.runtime.lag import watch_lag
 from expertplane_server.runtime.services import Services
@@ -82,6 +85,7 @@ class App:
             loop.add_signal_handler(number, on_signal)
         try:
             await self.startup()
+            spare_the_loop()  # the process is this service's own
             if on_ready is not None:
                 on_ready(self)
             await stop.wait()
@@ -104,6 +108,7 @@ class App:
             ServiceError: store, solver or port is not to be had.
         """
         config, metrics = self._config, self._metrics
+        crash_points = CrashPoints.from_environment(os.environ)
         # The port first: who asks for one that is taken should not wait for a solver, nor start a
         # new term. Nobody is served before the server starts.
         self._server, self.address = open_server(config.listen)
@@ -119,6 +124,7 @@ class App:
             hub=WatchHub(),
             metrics=metrics,
             clock=SystemClock(),
+            crash_points=crash_points,
         )
         self._directory = Directory(
             services,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 from contextlib import suppress
 from typing import TYPE_CHECKING
 from unittest.mock import AsyncMock, Mock
@@ -36,6 +37,24 @@ async def test_drain_waits_for_the_streams(
         await app.drain()
 
     have_ended.assert_called_once_with(7.0)
+
+
+def _page_of(app: App) -> str:
+    """Return what Prometheus would read."""
+    with urllib.request.urlopen(f"http://{app.metrics_address}/metrics", timeout=20.0) as answer:
+        page: bytes = answer.read()
+    return page.decode()
+
+
+async def test_scrape_needs_no_event_loop() -> None:
+    """Metrics are served while the loop stands still: that is when they are wanted most."""
+    app = App(ServerConfig(metrics="127.0.0.1:0"))
+    app._start_metrics()
+    # Read on the loop itself, which so takes no turn until the answer is there.
+    page = _page_of(app)
+    await app.shutdown()
+
+    assert "expertplane_event_loop_lag_seconds_count" in page
 
 
 async def test_store_keeps_as_many_plans_as_asked_for(tmp_path: Path) -> None:

@@ -37,20 +37,21 @@ def cut(
     spec: DeploymentSpec,
     max_slots: int | None,
 ) -> list[np.ndarray[Any, Any]] | None:
-    """Returns the placements that lead from one to another, each within the buffers.
+    """Returns the layers that change together on the way from one placement to another.
 
     Args:
         in_force: [L, P], what the ranks serve with.
-        target: [L, P], what they are to serve with; the last one returned.
+        target: [L, P], what they are to serve with in the end.
         spec: of the deployment.
         max_slots: experts that a rank may fetch at a time; None for any number.
 
     Returns:
-        [L, P] each, at least one; None where a single layer is too much. Layers that are no
-        placements any more, experts lost or slots empty, come first, all at once.
+        Row numbers for each part, at least one part, each within the buffers; None where a single
+        layer is too much. Layers that are no placements any more, experts lost or slots empty,
+        come first, all at once.
     """
     if max_slots is None:
-        return [target]
+        return [np.arange(len(target))]
     topology = spec.topology
     is_empty = (in_force < 0) & ~masked_slots(topology)
     # Into an empty slot weights go at once: a buffer is for what waits until others may go.
@@ -60,18 +61,25 @@ def cut(
     is_changed = (in_force != target).any(axis=1)
     is_held = experts_held(in_force, spec.num_logical_experts).all(axis=1)
     is_whole = is_held & ~is_empty.any(axis=1)
-    maps: list[np.ndarray[Any, Any]] = []
-    current = in_force.copy()
-    load = fetched[~is_whole].sum(axis=0)
-    if load.max(initial=0) > max_slots:
+    part = np.flatnonzero(~is_whole).tolist()
+    load = fetched[part].sum(axis=0)
+    changed = np.flatnonzero(is_changed & is_whole).tolist()
+    if max(load.max(initial=0), fetched[changed].max(initial=0)) > max_slots:
         return None
-    current[~is_whole] = target[~is_whole]
-    for layer in np.flatnonzero(is_changed & is_whole):
-        if fetched[layer].max() > max_slots:
-            return None
+    parts: list[np.ndarray[Any, Any]] = []
+    for layer in changed:
         if (load + fetched[layer]).max() > max_slots:
-            maps.append(current.copy())
-            load = np.zeros_like(load)
+            parts.append(np.array(part))
+            part, load = [], np.zeros_like(load)
+        part.append(layer)
         load = load + fetched[layer]
-        current[layer] = target[layer]
-    return [*maps, target]
+    return [*parts, np.array(part, dtype=np.intp)]
+
+
+def with_layers(
+    in_force: np.ndarray[Any, Any], target: np.ndarray[Any, Any], layers: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
+    """Returns [L, P], a placement with some layers of another."""
+    phy2log = in_force.copy()
+    phy2log[layers] = target[layers]
+    return phy2log

@@ -150,8 +150,8 @@ class Group:
         if published_s is not None:
             self._publication.published_at_s = now.monotonic_s - published_s
         if held_s is not None:
-            hold_down_s = self._state.spec.rollout.hold_down_s
-            self._state.held_until_s = now.monotonic_s + hold_down_s - held_s
+            self._state.hold_down(now.monotonic_s - held_s)
+            self._state.held_before_s = self._state.held_until_s
         return self._publication.on_read_back(self._recovered, now)
 
     def handle(self, event: ev.Event, now: ev.Instant) -> list[fx.Effect]:
@@ -211,6 +211,7 @@ class Group:
             fates = self._state.intake.take(report, member, self.members, now.monotonic_s)
         except ServiceError as error:
             return [fx.Send(report.stream, fx.Refused(sequence=report.sequence, error=error))]
+        member.reported_at_s = now.monotonic_s
         self.num_dropped_samples += len(fates)
         return [
             *(fx.CountSample(fate) for fate in fates),

@@ -19,6 +19,9 @@ MAX_CLAIM = 2**62
 room for all that comes after it."""
 MAX_CONNECT_MESSAGE_BYTES = 2 * 1024 * 1024
 MAX_UNARY_MESSAGE_BYTES = 64 * 1024 * 1024
+MAX_SMALL_MESSAGE_BYTES = 1024 * 1024
+"""Largest request without a tensor: 64 MiB of text take half a second to parse, in which the event
+loop stands still."""
 MAX_WINDOW_ENTRIES = 2**25
 """Token counts that a window, or the samples under way, may hold: 256 MiB of float64."""
 MAX_CELLS = 2**22

@@ -52,12 +52,14 @@ class Member:
         applied: the plan that its ranks serve with, as last reported.
         refused: digests of the plans that it refused for good, the latest last; bounded.
         last_seen_s: monotonic time of its latest message.
+        reported_at_s: monotonic time of its latest load report, or of its arrival.
         retry: when it is told again of the plan that it should have; None before that is known.
     """
 
     hello: Hello
     applied: PlanRef
     last_seen_s: float
+    reported_at_s: float
     refused: tuple[str, ...] = ()
     retry: Retry | None = None
 
@@ -136,6 +138,7 @@ class Membership:
     def __init__(self, parked: Iterable[ParkedPlan] = (), superseded: Iterable[str] = ()) -> None:
         self._by_stream: dict[int, Member] = {}
         self._owners: dict[int, str] = {}
+        self._ranks: frozenset[int] | None = None
         self._departed: OrderedDict[str, _Departed] = OrderedDict()
         self._superseded: OrderedDict[str, None] = OrderedDict.fromkeys(superseded)
         for each in parked:
@@ -153,8 +156,10 @@ class Membership:
 
     @property
     def ranks(self) -> Set[int]:
-        """The ranks that the members answer for."""
-        return self._owners.keys()
+        """The ranks that the members answer for: the same object until somebody comes or goes."""
+        if self._ranks is None:
+            self._ranks = frozenset(self._owners)
+        return self._ranks
 
     def get(self, stream: int) -> Member | None:
         """Returns the member that speaks on this stream."""
@@ -194,8 +199,9 @@ class Membership:
             else:
                 over = departed.incarnation
                 self._supersede(over)
-        self._by_stream[hello.stream] = Member(hello, hello.applied, now_s, refused)
+        self._by_stream[hello.stream] = Member(hello, hello.applied, now_s, now_s, refused)
         self._owners.update(dict.fromkeys(hello.ranks, hello.participant))
+        self._ranks = None
         return Admitted(previous, over)
 
     def remove(self, stream: int) -> Member | None:
@@ -205,6 +211,7 @@ class Membership:
             return None
         for rank in member.hello.ranks:
             del self._owners[rank]
+        self._ranks = None
         departed = _Departed(member.hello.incarnation, member.refused)
         self._departed[member.hello.participant] = departed
         while len(self._departed) > limits.MAX_MEMBERS:

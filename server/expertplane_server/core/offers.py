@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from expertplane_server.core.chain import buffered_slots, cut
+from expertplane_server.core.chain import buffered_slots, cut, with_layers
 from expertplane_server.core.handmade import describe
 
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from expertplane_server.core.plan import Reason, Request, Solution
     from expertplane_server.core.state import State
 
@@ -40,28 +42,52 @@ class Offer:
     comment: str = ""
 
 
-def in_parts(offer: Offer, state: State) -> list[Offer]:
-    """Returns the offers that lead to a placement, each within the members' spare buffers."""
-    if not state.is_coordinated:
-        return [offer]
-    slots = buffered_slots(state.members, state.spec)
-    maps = cut(state.in_force, offer.solution.phy2log, state.spec, slots)
-    assert maps is not None, "the caller has checked the buffers"
-    if len(maps) == 1:
-        return [offer]
-    parts, before = [], state.in_force
-    for number, phy2log in enumerate(maps, start=1):
-        solution = describe(phy2log, before, state.spec, state.recent, origin=offer.solution)
-        told = f"Part {number} of {len(maps)}, for the buffers of the members."
-        parts.append(
-            replace(
-                offer,
-                solution=solution,
-                message=f"{told} {offer.message}",
-                # Each window is decided on once.
-                num_samples=offer.num_samples if number == 1 else 0,
-                comment=f"{told} {offer.comment}".strip(),
-            )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Layers of an offer that go together, within the members' spare buffers.
+
+    Attributes:
+        offer: the whole.
+        layers: row numbers.
+        number: of this part, from 1 on.
+        num_parts: of the offer.
+    """
+
+    offer: Offer
+    layers: np.ndarray[Any, Any]
+    number: int
+    num_parts: int
+
+    def made(self, state: State) -> Offer:
+        """Returns the offer of this part alone, the parts before it being in force.
+
+        Made when its turn comes: to describe a large placement holds the event loop up, and a
+        hundred parts at once would do so for as long as participants take to be lost.
+        """
+        if self.num_parts == 1:
+            return self.offer
+        offer = self.offer
+        phy2log = with_layers(state.in_force, offer.solution.phy2log, self.layers)
+        solution = describe(
+            phy2log, state.in_force, state.spec, state.recent, origin=offer.solution
         )
-        before = phy2log
-    return parts
+        told = f"Part {self.number} of {self.num_parts}, for the buffers of the members."
+        return replace(
+            offer,
+            solution=solution,
+            message=f"{told} {offer.message}",
+            # Each window is decided on once.
+            num_samples=offer.num_samples if self.number == 1 else 0,
+            comment=f"{told} {offer.comment}".strip(),
+        )
+
+
+def in_parts(offer: Offer, state: State) -> list[Part]:
+    """Returns the parts that lead to a placement: one, unless the members' buffers are small."""
+    slots = buffered_slots(state.members, state.spec) if state.is_coordinated else None
+    parts = cut(state.in_force, offer.solution.phy2log, state.spec, slots)
+    assert parts is not None, "the caller has checked the buffers"
+    return [
+        Part(offer=offer, layers=layers, number=number, num_parts=len(parts))
+        for number, layers in enumerate(parts, start=1)
+    ]

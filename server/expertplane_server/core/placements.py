@@ -77,10 +77,10 @@ def _coverage_problem(phy2log: np.ndarray[Any, Any], spec: DeploymentSpec) -> st
 
 def experts_held(phy2log: np.ndarray[Any, Any], num_logical_experts: int) -> np.ndarray[Any, Any]:
     """Returns [L, E]: whether an expert has a slot; -1 holds none."""
-    layer, slot = np.nonzero(phy2log >= 0)
-    has_slot = np.zeros((len(phy2log), num_logical_experts), dtype=bool)
-    has_slot[layer, phy2log[layer, slot]] = True
-    return has_slot
+    # A column more takes what -1 stands for, which is the last one.
+    has_slot = np.zeros((len(phy2log), num_logical_experts + 1), dtype=bool)
+    has_slot[np.arange(len(phy2log))[:, None], phy2log] = True
+    return has_slot[:, :-1]
 
 
 def masked_slots(topology: TopologySpec) -> np.ndarray[Any, Any]:
@@ -161,11 +161,18 @@ def _shuffle_problem(
     """Names an expert that stays on its rank and changes its slot, where the engine forbids it."""
     if not rules.forbids_moves_inside_rank:
         return ""
-    is_new = (ranks != before) & (ranks >= 0)
-    was_there = (ranks[:, :, :, None] == before[:, :, None, :]).any(axis=3)
-    if not (is_new & was_there).any():
+    layers, in_layer, slots = np.nonzero((ranks != before) & (ranks >= 0))
+    # Rank and expert in one number, ascending: to compare every slot of a rank with every other
+    # one would take gigabytes where ranks have many.
+    width = 2 + max(int(ranks.max()), int(before.max()))
+    home = width * np.arange(before.shape[0] * before.shape[1]).reshape(before.shape[:2])
+    was_there = (home[:, :, None] + np.sort(before, axis=2) + 1).reshape(-1)
+    is_new = home[layers, in_layer] + ranks[layers, in_layer, slots] + 1
+    at = np.minimum(np.searchsorted(was_there, is_new), was_there.size - 1)
+    shuffled = np.flatnonzero(was_there[at] == is_new)
+    if not len(shuffled):
         return ""
-    layer, rank, slot = np.argwhere(is_new & was_there)[0]
+    layer, rank, slot = layers[shuffled[0]], in_layer[shuffled[0]], slots[shuffled[0]]
     return (
         f"Expected experts to keep their slot on a rank, got {ranks[layer, rank, slot]} in "
         f"another one on rank {rank} in layer {layer}."

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from expertplane_server.core import effects as fx, events as ev
 from expertplane_server.core.obstacles import Refusal, paused, staging_obstacle
-from expertplane_server.core.offers import Asked, Offer, in_parts
+from expertplane_server.core.offers import Asked, Offer, Part, in_parts
 from expertplane_server.core.plan import Plan, PlanDraft, PlanState, Reason
 from expertplane_server.core.rollout import Rollout
 from expertplane_server.core.verification import Verification, is_watched
@@ -52,7 +52,7 @@ class Publication:
         self._state = state
         self._writing: _Writing | None = None
         self._rollout: Rollout | None = None
-        self._parts: list[Offer] = []
+        self._parts: list[Part] = []
         self._is_next_part = False
         self._verification: Verification | None = None
         self._is_in_doubt = False
@@ -105,10 +105,9 @@ class Publication:
         self, offer: Offer, now: ev.Instant, asked: Asked | None = None
     ) -> list[fx.Effect]:
         """Asks the store for a version. The caller has found no obstacle."""
-        state = self._state
-        offer, *self._parts = in_parts(offer, state)
+        first, *self._parts = in_parts(offer, self._state)
         self._is_next_part = False
-        return self._store(offer, now, asked)
+        return self._store(first.made(self._state), now, asked)
 
     def _store(self, offer: Offer, now: ev.Instant, asked: Asked | None) -> list[fx.Effect]:
         """Has a placement stored with its decision."""
@@ -149,7 +148,7 @@ class Publication:
         state.journal.enter(decision)
         self.published_at_s = now.monotonic_s
         if plan.draft.reason.holds_down:
-            state.held_until_s = now.monotonic_s + state.spec.rollout.hold_down_s
+            state.hold_down(now.monotonic_s)
         done: list[fx.Effect] = [fx.Record(decision, is_stored=True)]
         if writing.asked is not None:
             answer = decision if writing.asked.is_for_decision else plan
@@ -192,7 +191,7 @@ class Publication:
         self._rollout = None
         self._parts.clear()
         if rollout.plan.draft.reason.holds_down:
-            self._state.held_until_s = float("-inf")
+            self._state.release()
         return rollout.end(now)
 
     def on_refused(self, member: Member, event: ev.Nack, now: ev.Instant) -> list[fx.Effect]:
@@ -280,8 +279,9 @@ class Publication:
         state = self._state
         if not self._parts or self._writing or self._rollout or not state.is_settled:
             return []
-        offer, *parts = self._parts
+        part, *parts = self._parts
         self._parts = []
+        offer = part.made(state)
         solution = offer.solution
         refusal = self.obstacle(solution.phy2log, solution.digest)
         if state.deployment.is_paused:

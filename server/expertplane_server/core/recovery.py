@@ -53,7 +53,7 @@ def state_from(recovered: Recovered, epoch: int, heartbeat_interval_s: float) ->
 
 
 def recovered_age_s(recovered: Recovered, wall_s: float) -> tuple[float | None, float | None]:
-    """Returns the age of the latest publication, and of the latest that holds others down.
+    """Returns the age of the latest publication, and of the latest that holds others down still.
 
     A clock that was set back makes either as young as can be.
 
@@ -65,7 +65,18 @@ def recovered_age_s(recovered: Recovered, wall_s: float) -> tuple[float | None, 
         for decision in recovered.decisions
         if decision.plan_version and decision.reason is not Reason.FAILED_ROLLOUT
     ]
-    held = [decision for decision in published if decision.reason.holds_down]
+    # What was given up, or is to be, holds nothing down.
+    burned = {plan.version for plan in recovered.plans if plan.state is PlanState.STAGING}
+    burned.update(
+        decision.plan_version
+        for decision in recovered.decisions
+        if decision.reason is Reason.FAILED_ROLLOUT
+    )
+    held = [
+        decision
+        for decision in published
+        if decision.reason.holds_down and decision.plan_version not in burned
+    ]
     ages = [
         max(0.0, wall_s - decisions[-1].decided_at_s) if decisions else None
         for decisions in (published, held)

@@ -97,26 +97,24 @@ def fetched_slots(
     Returns:
         [L, R] integers; changes of slot inside a rank count nothing.
     """
-    num_layers, num_slots = after.shape
-    home = np.arange(num_layers * num_ranks).repeat(num_slots // num_ranks)
-    width = 1 + max(int(before.max()), int(after.max()))
-    kept_cells, kept = _common(before.reshape(-1), after.reshape(-1), home, width)
-    needed = np.bincount(home[after.reshape(-1) >= 0], minlength=num_layers * num_ranks)
-    held = np.bincount(kept_cells // width, weights=kept, minlength=num_layers * num_ranks)
-    return (needed - held.astype(np.int64)).reshape(num_layers, num_ranks)
+    shape = (len(after), num_ranks, -1)
+    held, wanted = (_numbered(experts.reshape(shape)) for experts in (before, after))
+    both = np.sort(np.concatenate((held, wanted), axis=2), axis=2)
+    num_kept = ((both[:, :, 1:] == both[:, :, :-1]) & (both[:, :, 1:] >= 0)).sum(axis=2)
+    fetched: np.ndarray[Any, Any] = (wanted >= 0).sum(axis=2) - num_kept
+    return fetched
 
 
-def _common(
-    before: np.ndarray[Any, Any],
-    after: np.ndarray[Any, Any],
-    home: np.ndarray[Any, Any],
-    width: int,
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Returns what ranks hold before and after: cells (rank, expert), and how often."""
-    cells = []
-    for experts in (before, after):
-        is_held = experts >= 0
-        cells.append(np.unique((home * width + experts)[is_held], return_counts=True))
-    (old, num_old), (new, num_new) = cells
-    common, at_old, at_new = np.intersect1d(old, new, assume_unique=True, return_indices=True)
-    return common, np.minimum(num_old[at_old], num_new[at_new])
+def _numbered(experts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Returns a number for every expert of a rank, [L, R, S], in which its replicas differ; or -1.
+
+    The same number on both sides of a change then stands for one expert that stays.
+    """
+    ordered = np.sort(experts, axis=2)
+    num_slots = ordered.shape[2]
+    place = np.arange(num_slots, dtype=ordered.dtype)
+    is_another = np.ones(ordered.shape, dtype=bool)
+    is_another[:, :, 1:] = ordered[:, :, 1:] != ordered[:, :, :-1]
+    first = np.maximum.accumulate(np.where(is_another, place, 0), axis=2)
+    # Below 2^28: experts and slots of a rank are capped.
+    return np.where(ordered >= 0, ordered * num_slots + (place - first), -1)

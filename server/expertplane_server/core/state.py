@@ -41,6 +41,7 @@ class State:
         recent: the latest window that has closed, K times [L, E] tokens; empty before the first.
         digests: of the latest versions, by version; what a participant refuses may be over by now.
         held_until_s: monotonic time up to which automatic publication rests.
+        held_before_s: the same, as it was before the latest plan that holds down.
     """
 
     deployment: Deployment
@@ -54,6 +55,16 @@ class State:
     recent: tuple[np.ndarray[Any, Any], ...] = ()
     digests: OrderedDict[int, str] = field(default_factory=OrderedDict)
     held_until_s: float = float("-inf")
+    held_before_s: float = float("-inf")
+
+    def hold_down(self, now_s: float) -> None:
+        """Has automatic publication rest from now on."""
+        self.held_before_s = self.held_until_s
+        self.held_until_s = now_s + self.spec.rollout.hold_down_s
+
+    def release(self) -> None:
+        """Takes the latest rest back; one that is owed to a plan before stays."""
+        self.held_until_s = self.held_before_s
 
     def note(self, plan: Plan) -> None:
         """Keeps a version's digest, in bounded memory."""

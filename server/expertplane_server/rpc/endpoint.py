@@ -14,7 +14,8 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-from expertplane_server.core.errors import InvalidArgumentError, ServiceError
+from expertplane_server.core import limits
+from expertplane_server.core.errors import ExhaustedError, InvalidArgumentError, ServiceError
 from expertplane_server.rpc.status import (
     DETAILS_KEY,
     status_code,
@@ -24,7 +25,7 @@ from expertplane_server.rpc.status import (
 
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 
     from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
@@ -51,6 +52,7 @@ class Endpoint:
         unary: Mapping[str, Callable[[Any], Awaitable[Message]]] | None = None,
         server_streams: Mapping[str, Callable[[Any], AsyncIterator[Message]]] | None = None,
         raw_streams: Mapping[str, Callable[[Any, Any], Awaitable[None]]] | None = None,
+        large: Collection[str] = (),
     ) -> grpc.GenericRpcHandler:
         """Returns the handlers of every method of the service.
 
@@ -58,6 +60,7 @@ class Endpoint:
             unary: request to response, by method name.
             server_streams: request to responses, by method name.
             raw_streams: bytes and context in, the coroutine writes; by method name.
+            large: names of the unary methods whose requests may be as large as gRPC lets through.
         """
         unary, server_streams, raw_streams = unary or {}, server_streams or {}, raw_streams or {}
         table: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
@@ -67,17 +70,24 @@ class Endpoint:
             elif method.name in raw_streams:
                 table[method.name] = self._raw_stream(method, raw_streams[method.name])
             else:
-                table[method.name] = self._unary(method, unary[method.name])
+                is_large = method.name in large
+                table[method.name] = self._unary(method, unary[method.name], is_large=is_large)
         return grpc.method_handlers_generic_handler(self._service.full_name, table)
 
     def _unary(
-        self, method: MethodDescriptor, call: Callable[[Any], Awaitable[Message]]
+        self,
+        method: MethodDescriptor,
+        call: Callable[[Any], Awaitable[Message]],
+        *,
+        is_large: bool,
     ) -> grpc.RpcMethodHandler[Any, Any]:
         name = method.name
 
         async def handle(raw: bytes, context: Context) -> bytes:
             start_s = time.perf_counter()
             try:
+                if not is_large:
+                    _check_size(raw)
                 response = await call(_parse(method, raw))
             except ServiceError as error:
                 self._count(name, status_code(error))
@@ -96,6 +106,7 @@ class Endpoint:
         async def handle(raw: bytes, context: Context) -> AsyncIterator[bytes]:
             with self._metrics.streams.labels(name).track_inprogress():
                 try:
+                    _check_size(raw)
                     async for response in call(_parse(method, raw)):
                         yield response.SerializeToString()
                 except ServiceError as error:
@@ -144,6 +155,21 @@ async def abort(context: Context, error: ServiceError) -> NoReturn:
         trailing_metadata=((DETAILS_KEY, status_details(error)),),
     )
     raise AssertionError("abort returned")
+
+
+def _check_size(raw: bytes) -> None:
+    """Refuses a request that is too large for one without a tensor.
+
+    Raises:
+        ExhaustedError: it is.
+    """
+    most = limits.MAX_SMALL_MESSAGE_BYTES
+    if len(raw) > most:
+        raise ExhaustedError(
+            f"Expected a request of at most {most} bytes, got {len(raw)}.",
+            retry_after_s=None,
+            reason="MESSAGE_TOO_LARGE",
+        )
 
 
 def _parse(method: MethodDescriptor, raw: bytes) -> Message:

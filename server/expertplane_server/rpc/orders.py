@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from expertplane.v1 import plan_service_pb2 as pb
 from expertplane.wire import digest_phy2log
 from expertplane_server.core import orders
+from expertplane_server.core.errors import ExhaustedError
 from expertplane_server.core.plan import Decision, Plan
 from expertplane_server.core.spec import check_name
 from expertplane_server.rpc.convert.fields import comment, counter, request_of
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from expertplane_server.runtime.driver import Driver
 
 
+_MAX_PUBLICATIONS = 8
+"""PublishPlan calls in flight: each holds up to 64 MiB, and as much again as integers."""
+
+
 class OrderServicer:
     """Passes operators' orders to the deployments.
 
@@ -30,10 +35,27 @@ class OrderServicer:
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
+        self._num_publications = 0
 
     async def publish(self, request: pb.PublishPlanRequest) -> pb.PublishPlanResponse:
         """Publishes the caller's own placement."""
         driver = self._driver(request.deployment)
+        if self._num_publications >= _MAX_PUBLICATIONS:
+            raise ExhaustedError(
+                f"Expected at most {_MAX_PUBLICATIONS} PublishPlan calls in flight.",
+                retry_after_s=1.0,
+                reason="TOO_MANY_ORDERS",
+            )
+        self._num_publications += 1
+        try:
+            return await self._publish(driver, request)
+        finally:
+            self._num_publications -= 1
+
+    async def _publish(
+        self, driver: Driver, request: pb.PublishPlanRequest
+    ) -> pb.PublishPlanResponse:
+        """Reads a placement and has it published."""
         # Up to 64 MiB are checked and digested: a thread's work.
         action = await asyncio.to_thread(_publication, request)
         call = f"publish {action.digest} for {request.deployment}"

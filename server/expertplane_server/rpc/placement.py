@@ -54,6 +54,7 @@ class PlacementServicer:
         self._cadence = cadence
         self._streams = itertools.count(1)
         self._num_streams = 0
+        self._endings: set[asyncio.Task[None]] = set()
 
     async def connect(self, requests: AsyncIterator[bytes], context: Any) -> None:
         """Serves one stream to its end.
@@ -80,16 +81,17 @@ class PlacementServicer:
         writer = convert.ResponseWriter(self._plans, self._cadence)
         try:
             while (message := await outbox.take()) is not None:
-                response = writer.write(message, self._directory.epoch)
-                await self._write(context, response)
+                await self._write(context, writer.encode(message, self._directory.epoch))
         finally:
             self._num_streams -= 1
             deadline.cancel()
-            reader.cancel()
-            await asyncio.gather(reader, return_exceptions=True)
-            await session.end()
+            # gRPC may cancel this task a second time, and the core must hear of the end.
+            ending = asyncio.create_task(_end(reader, session))
+            self._endings.add(ending)
+            ending.add_done_callback(self._endings.discard)
+            await asyncio.shield(ending)
 
-    async def _write(self, context: Any, response: pb.ConnectResponse) -> None:
+    async def _write(self, context: Any, response: bytes) -> None:
         """Writes a message, within bounds.
 
         Raises:
@@ -97,12 +99,19 @@ class PlacementServicer:
         """
         try:
             async with asyncio.timeout(_WRITE_TIMEOUT_S):
-                await context.write(response.SerializeToString())
+                await context.write(response)
         except TimeoutError:
             self._directory.services.metrics.slow_readers.labels("write_timeout").inc()
             raise UnavailableError(
                 f"Expected a peer that reads within {_WRITE_TIMEOUT_S:g} s.", reason="SLOW_READER"
             ) from None
+
+
+async def _end(reader: asyncio.Task[None], session: _Session) -> None:
+    """Ends a session: its reader first, which has nothing to say after the end."""
+    reader.cancel()
+    await asyncio.gather(reader, return_exceptions=True)
+    await session.end()
 
 
 class _Session:

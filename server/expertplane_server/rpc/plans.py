@@ -15,7 +15,7 @@ from expertplane_server.core.errors import (
 )
 from expertplane_server.core.limits import MAX_COMPUTES, MAX_COUNTER, MAX_STREAMS
 from expertplane_server.core.spec import check_name
-from expertplane_server.rpc.convert.diffs import diff_to
+from expertplane_server.rpc.convert.diffs import check_changes, diff_to
 from expertplane_server.rpc.convert.fields import counter, page_size
 from expertplane_server.rpc.convert.jobs import job_from
 from expertplane_server.rpc.convert.plans import decision_to, metadata_to, solution_to
@@ -77,6 +77,8 @@ class PlanServicer:
                 await self._map(name, version, spec) if version else initial
                 for version in versions
             ]
+            # The solver takes seconds for what is too long to show in the end.
+            check_changes(before, after)
             job = ScheduleJob(
                 before=before,
                 after=after,

@@ -108,6 +108,7 @@ def add_services(
                     "ExplainDecisions": planning.explain,
                 },
                 server_streams={"WatchPlans": planning.watch},
+                large=("ComputePlan", "PublishPlan"),
             ),
             Endpoint(_DEPLOYMENTS, metrics).handlers(
                 unary={

@@ -179,10 +179,10 @@ class Driver:
             event = await self._next()
             self._instruments.on_event(event)
             name = f"event {type(event).__name__}"
-            if not isinstance(event, ev.Order):
-                await self._survive(name, self._handle(event))
-            elif not await self._survive(name, self._take_order(event)):
-                self._orders.answer(event.order, _defect())
+            step = self._take_order(event) if isinstance(event, ev.Order) else self._handle(event)
+            if not await self._survive(name, step):
+                # An order may be answered by a later event than its own, which may be this one.
+                self._orders.fail(_defect())
             self._instruments.count_members()
             if isinstance(event, ev.Tick | ev.Order):
                 self._instruments.look(self._queue.qsize())
@@ -222,6 +222,7 @@ class Driver:
 
     async def _take_order(self, order: ev.Order) -> None:
         """Gives an order to the core, unless it repeats one that was carried out before."""
+        self._orders.take(order.order)
         try:
             first = await self.first_answer(order.action, order.request)
         except ServiceError as error:
@@ -241,15 +242,8 @@ class Driver:
 
     async def _carry_out_all(self, effects: Sequence[fx.Effect]) -> None:
         """Carries out one effect after another."""
-        for number, effect in enumerate(effects, start=1):
-            try:
-                await self._carry_out(effect)
-            except Exception:
-                # What comes behind is not done any more; whoever waits for it must hear of that.
-                for left in effects[number:]:
-                    if isinstance(left, fx.Answer):
-                        self._orders.answer(left.order, _defect())
-                raise
+        for effect in effects:
+            await self._carry_out(effect)
 
     async def _carry_out(self, effect: fx.Effect) -> None:
         self._instruments.on_effect(effect)
@@ -310,8 +304,9 @@ class Driver:
 
     async def _save_before(self, update: orders.Update) -> None:
         """Saves the forecast before other ranks begin with what is stored of it."""
-        if self.group.deployment.spec.has_same_ranks(update.spec):
-            return
+        deployment = self.group.deployment
+        if update.etag != deployment.etag or deployment.spec.has_same_ranks(update.spec):
+            return  # it will be refused, or the forecast stays where it is
         try:
             async with asyncio.timeout(_SAVE_BEFORE_UPDATE_S):
                 await self._forecast.save()

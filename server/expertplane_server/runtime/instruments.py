@@ -32,7 +32,7 @@ class Instruments:
         self._clock = services.clock
         self._metrics = services.metrics
         self.label = services.metrics.label(self._name)
-        self._solve_asked_at_s = 0.0
+        self._solve_asked_at_s: float | None = None
         self._hello: int | None = None
 
     def on_event(self, event: ev.Event) -> None:
@@ -82,11 +82,14 @@ class Instruments:
         """
         group, metrics = self._group, self._metrics
         applied = [member.applied.version for member in group.members]
+        now_s = self._clock.now().monotonic_s
+        oldest_s = min((member.reported_at_s for member in group.members), default=now_s)
         for gauge, value in (
             (metrics.staging_version, group.staging_version),
             (metrics.paused, group.deployment.is_paused),
             (metrics.applied_min_version, min(applied, default=0)),
             (metrics.applied_max_version, max(applied, default=0)),
+            (metrics.oldest_report_age, now_s - oldest_s),
             (metrics.queue_length, queue_length),
         ):
             gauge.labels(self.label).set(value)
@@ -110,7 +113,7 @@ class Instruments:
         elif decision.reason is Reason.FAILED_STORE:
             metrics.plans.labels(self.label, "failed").inc()
         if decision.evaluation is not None:
-            metrics.decision_seconds.observe(time.perf_counter() - self._solve_asked_at_s)
+            self._time_decision(decision)
             for placement, value in (
                 ("incumbent", decision.balancedness_before),
                 ("candidate", decision.balancedness_after),
@@ -118,6 +121,15 @@ class Instruments:
                 if value > 0:  # an incumbent that has lost experts has none
                     metrics.balancedness.labels(self.label, placement).set(value)
         logger.info("%s: %s %s", self._name, decision.reason, decision.message)
+
+    def _time_decision(self, decision: Decision) -> None:
+        """Notes how long a solve took to come to its decision, once."""
+        asked_at_s = self._solve_asked_at_s
+        # What operators order is scored without a solve, also while one is under way.
+        if asked_at_s is None or decision.reason.holds_down:
+            return
+        self._solve_asked_at_s = None
+        self._metrics.decision_seconds.observe(time.perf_counter() - asked_at_s)
 
     def _on_announced(self, plan: Plan | None) -> None:
         """Notes what is in force, and what it promises."""

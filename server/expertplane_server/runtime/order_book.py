@@ -43,6 +43,7 @@ class OrderBook:
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
         self._waiting: dict[int, Waiting] = {}
+        self._taken: set[int] = set()
         self._end: ServiceError | None = None
 
     def find(self, request: Request | None) -> Waiting | None:
@@ -78,8 +79,18 @@ class OrderBook:
         self._waiting[waiting.order] = waiting
         return waiting
 
+    def take(self, order: int) -> None:
+        """Notes that an order is being carried out: from now on it is the core's to answer."""
+        self._taken.add(order)
+
+    def fail(self, error: ServiceError) -> None:
+        """Answers every order that is being carried out: the core may have lost any of them."""
+        for order in list(self._taken):
+            self.answer(order, error)
+
     def answer(self, order: int, answer: OrderAnswer) -> None:
         """Answers an order; a no-op when it is answered."""
+        self._taken.discard(order)
         waiting = self._waiting.pop(order, None)
         if waiting is not None and not waiting.answer.done():
             waiting.answer.set_result(answer)

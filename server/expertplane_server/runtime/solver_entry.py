@@ -17,11 +17,16 @@ if TYPE_CHECKING:
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
+_NICENESS = 10
+
+
 def main(connection: Connection, device: str) -> None:
     """Leaves one core to the event loop and hands over to the worker."""
     # Ctrl-C reaches the whole process group; the parent decides when this process ends. Said
     # before torch is imported, which takes seconds.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Where cores are short, participants are answered first: a plan is for minutes, and may wait.
+    os.nice(_NICENESS)
     from expertplane_server.runtime import solver_worker
 
     solver_worker.main(connection, device, max(1, available_cores() - 1))

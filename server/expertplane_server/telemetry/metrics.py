@@ -125,6 +125,10 @@ class Metrics:
             "expertplane_last_report_timestamp_seconds",
             "Wall-clock time of the latest load report that was accepted.",
         )
+        self.oldest_report_age = self._of_deployments(
+            "expertplane_oldest_report_age_seconds",
+            "Age of the latest load report of the participant that has not reported for longest.",
+        )
         self.queue_length = self._of_deployments(
             "expertplane_event_queue_length",
             "Events that wait for the control core.",

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from expertplane_server.core import effects as fx, orders
-from expertplane_server.core.chain import buffered_slots, cut
+from expertplane_server.core.chain import buffered_slots, cut, with_layers
 from expertplane_server.core.members import Membership
 from expertplane_server.core.parameters import MigrationParameters
 from expertplane_server.core.placements import check_placement
-from expertplane_server.core.plan import PlanState, Reason
+from expertplane_server.core.plan import Evaluation, PlanState, Reason
 
 from .. import builders
 from .stored import Mishap, StoredConversation, coordinated, publish, rollout
@@ -41,6 +41,19 @@ def needed(
             gets = Counter(has[has >= 0].tolist()) - Counter(had[had >= 0].tolist())
             fetched[rank] += max(0, gets.total() - int((had < 0).sum()))
     return fetched
+
+
+def ways(
+    in_force: np.ndarray[Any, Any], target: np.ndarray[Any, Any], spec: Any, max_slots: int | None
+) -> list[np.ndarray[Any, Any]] | None:
+    """Return the placements that lead from one to another, one for each part."""
+    parts = cut(in_force, target, spec, max_slots)
+    if parts is None:
+        return None
+    maps = [in_force]
+    for layers in parts:
+        maps.append(with_layers(maps[-1], target, layers))
+    return maps[1:]
 
 
 @st.composite
@@ -84,7 +97,7 @@ def test_parts(moved: Any) -> None:
     """
     spec, in_force, target, max_slots = moved
     num_ranks = spec.topology.num_ranks
-    parts = cut(in_force, target, spec, max_slots)
+    parts = ways(in_force, target, spec, max_slots)
     experts = set(range(spec.num_logical_experts))
     lost = ~np.array([experts <= set(row) and -1 not in row for row in in_force])
     if parts is None:
@@ -112,7 +125,7 @@ def test_rank_that_is_back() -> None:
     wanted = builders.spec(layer_ids=(0, 1), topology=builders.topology(slots_per_rank=4))
     before = np.array([[0, 1, 2, 3, -1, -1, -1, -1]] * 2, dtype=np.int32)
     after = np.array([[0, 1, 2, 3, 0, 1, 2, 3]] * 2, dtype=np.int32)
-    parts = cut(before, after, wanted, 1)
+    parts = ways(before, after, wanted, 1)
 
     assert parts is not None
     assert [part.tolist() for part in parts] == [after.tolist()]
@@ -122,8 +135,10 @@ def test_no_limit() -> None:
     """Members without a limit take any plan at once."""
     spec = builders.spec()
     target = np.array([[3, 2, 1, 0]], dtype=np.int32)
+    parts = ways(np.array([[0, 1, 2, 3]], dtype=np.int32), target, spec, None)
 
-    assert cut(np.array([[0, 1, 2, 3]], dtype=np.int32), target, spec, None) == [target]
+    assert parts is not None
+    assert [part.tolist() for part in parts] == [target.tolist()]
 
 
 @pytest.mark.parametrize(
@@ -196,6 +211,20 @@ def test_publication_in_parts() -> None:
     assert talk.plan(2).state is PlanState.APPLIED
     assert talk.group.in_force.tolist() == [list(row) for row in TWO_LAYERS]
     assert talk.plan(2).draft.comment.startswith("Part 2 of 2")
+
+
+def test_part_is_described_when_its_turn_comes() -> None:
+    """Of a plan in a hundred parts one is described at a time, on the load of that time."""
+    talk = talk_of_two()
+    talk.order(publish(*TWO_LAYERS))
+    load(talk, (1, 2, 3, 4), (1, 2, 3, 4), step=0)
+    talk.finish()
+    talk.finish()
+
+    first, second = (talk.plan(version).draft.solution for version in (1, 2))
+    assert first.evaluation is None
+    assert second.evaluation is Evaluation.IN_SAMPLE
+    assert second.moved_slots == 2
 
 
 def test_no_other_plan_between_parts() -> None:

@@ -11,7 +11,7 @@ from expertplane_server.core.spec import VLLM_ASCEND, DeploymentSpec, RolloutMod
 
 from .. import builders
 from .observed import observe
-from .stored import StoredConversation, coordinated, latest, pair, publish
+from .stored import StoredConversation, coordinated, latest, pair, publish, rollout
 
 
 SWAPPED = (2, 1, 0, 3)
@@ -200,6 +200,24 @@ def test_coordinated_roll_out_is_not_pre_empted(is_staged: bool) -> None:
 
     assert talk.order(publish(SWAPPED)) == ["answer 1: ROLLOUT_IN_FLIGHT"]
     assert talk.order(orders.Rebalance())[-1] == "answer 2: SKIPPED_ROLLOUT_IN_FLIGHT"
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_plan_that_is_given_up_holds_nothing_down(is_restarted: bool) -> None:
+    """What rests for the operator's plan in force goes on resting when the next is given up."""
+    talk = StoredConversation(coordinated(rollout=rollout(hold_down_s=60.0))).join()
+    talk.order(publish((2, 1, 0, 3)))
+    talk.finish()
+    talk.now_s = 10.0
+    talk.order(publish((0, 1, 3, 2)))
+    assert talk.group.hold_down_s(10.0) == 60.0
+    if is_restarted:
+        talk.restart()
+        assert talk.group.hold_down_s(0.0) == 50.0
+    else:
+        talk.tell(builders.nack(2, stream=2))
+        assert talk.group.hold_down_s(10.0) == 50.0
+    assert talk.group.staging_version == 0
 
 
 def test_advisory_plans_may_be_skipped() -> None:

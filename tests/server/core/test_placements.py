@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -163,6 +164,49 @@ def test_rules(rules: dict[str, Any], phy2log: list[int], message: str) -> None:
     spec = builders.spec(topology=SIX, rules=PlacementRules(**rules))
 
     assert breach_of(phy2log, [0, 1, 2, 3, 0, 1], spec) == message
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=100, deadline=None)
+def test_moves_inside_a_rank(seed: int) -> None:
+    """The first slot is named whose expert its rank held elsewhere, as a slow search finds it."""
+    rng = np.random.default_rng(seed)
+    topology = builders.topology(ranks_per_node=3, slots_per_rank=3)
+    spec = builders.spec(
+        layer_ids=(0, 1), topology=topology, rules=PlacementRules(forbids_moves_inside_rank=True)
+    )
+    before, after = rng.integers(-1, 6, (2, 2, 9))
+    after[:, 3:] = np.where(rng.random((2, 6)) < 0.7, before[:, 3:], after[:, 3:])
+    found = [
+        f"{after[layer, slot]} in another one on rank {slot // 3} in layer {layer}."
+        for layer, slot in np.argwhere((after != before) & (after >= 0))
+        if after[layer, slot] in before[layer, slot // 3 * 3 :][:3]
+    ]
+    told = ""
+    try:
+        check_rules(after, before, spec, "phy2log")
+    except InvalidArgumentError as error:
+        told = error.message
+
+    assert bool(told) == bool(found)
+    assert told.endswith(found[0] if found else "")
+
+
+def test_moves_inside_a_large_rank_are_found_in_bounded_memory() -> None:
+    """A rank of 16384 slots takes no table of all pairs of them, which would be 256 MiB."""
+    topology = builders.topology(ranks_per_node=1, slots_per_rank=2**14)
+    spec = builders.spec(topology=topology, rules=PlacementRules(forbids_moves_inside_rank=True))
+    before = np.arange(2**14, dtype=np.int32)[None, :] % 4
+    tracemalloc.start()
+    try:
+        check_rules(before, before, spec, "phy2log")
+        with pytest.raises(InvalidArgumentError, match="keep their slot"):
+            check_rules((before + 1) % 4, before, spec, "phy2log")
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak_bytes < 16 * 2**20
 
 
 def test_rules_of_an_engine() -> None:

@@ -125,3 +125,22 @@ def test_refused(error: ServiceError, code: int) -> None:
     assert refused.sequence == 8
     assert (refused.problem.code, refused.problem.reason) == (code, error.default_reason)
     assert (refused.problem.field, refused.problem.message) == ("f", "m")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        fx.Commit(builders.plan()),
+        fx.Commit(builders.plan(), is_staged=True),
+        fx.Stage(builders.plan(*([(3, 2, 1, 0)] * 200), version=2**40), deadline_s=90.0),
+        fx.Stage(builders.plan(), deadline_s=0.0),
+        fx.ReportAck(7),
+        fx.Abort(7, "b is lost."),
+    ],
+)
+def test_bytes_are_the_message(message: fx.Message) -> None:
+    """What goes over the wire parses as the message that would have been written whole."""
+    encoding, writing = writer(), writer()
+    for epoch in (3, 3, 2**50):  # the second time the plan's bytes are there already
+        encoded = pb.ConnectResponse.FromString(encoding.encode(message, epoch))
+        assert encoded == writing.write(message, epoch)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from expertplane_server.core import effects as fx, events as ev
 from expertplane_server.core.errors import FailedPreconditionError
-from expertplane_server.core.plan import PlanState, Reason
+from expertplane_server.core.plan import Evaluation, PlanState, Reason
 from expertplane_server.runtime.instruments import Instruments
 
 from .. import builders
@@ -31,6 +32,12 @@ def of(bench: Bench, name: str, **labels: str) -> float | None:
 
 
 ERROR = FailedPreconditionError("no")
+
+
+def judged(sequence: int, reason: Reason) -> fx.Record:
+    """Return a decision about a candidate that was scored."""
+    decision = builders.decision(sequence, reason)
+    return fx.Record(replace(decision, evaluation=Evaluation.IN_SAMPLE))
 
 
 @pytest.mark.parametrize(
@@ -123,6 +130,23 @@ def test_decisions(
     assert of(bench, "plans_total", outcome="failed") == failed
 
 
+def test_time_of_decisions(bench: Bench, instruments: Instruments) -> None:
+    """A decision is timed from its solve; what an operator orders meanwhile had none."""
+    solve = fx.Solve(solve=1, samples=(), incumbent=builders.plan().phy2log)
+    timed = []
+    for effect in (
+        judged(1, Reason.PUBLISHED_BY_OPERATOR),
+        solve,
+        judged(2, Reason.ROLLED_BACK),
+        judged(3, Reason.SKIPPED_GAIN_TOO_SMALL),
+        judged(4, Reason.SKIPPED_PAUSED),
+    ):
+        instruments.on_effect(effect)
+        timed.append(bench.count("decision_duration_seconds_count"))
+
+    assert timed == [0, 0, 0, 1, 1]
+
+
 def test_plan_in_force(bench: Bench, instruments: Instruments) -> None:
     """A plan in force shows version, age and promise; without one only the version is left, 0."""
     instruments.on_effect(fx.Announce(builders.plan(version=3, state=PlanState.APPLIED)))
@@ -163,3 +187,18 @@ async def test_standing(bench: Bench) -> None:
     assert (of(bench, "staging_version"), of(bench, "paused")) == (0, 0)
     assert of(bench, "event_queue_length") is not None
     assert bench.count("hellos_total", outcome="no_plan_yet") == 1
+
+
+def test_age_of_the_oldest_report(bench: Bench) -> None:
+    """One participant that reports no more shows, however many others do."""
+    group = builders.group()
+    for event, now_s in (
+        (builders.hello(1, "a", (0,)), 0.0),
+        (builders.hello(2, "b", (1,)), 2.0),
+        (builders.report(stream=1), 8.0),
+    ):
+        group.handle(event, builders.at(now_s))
+    bench.clock.now_s = 9.0
+    Instruments(group, bench.services).look(0)
+
+    assert of(bench, "oldest_report_age_seconds") == 7.0

@@ -209,6 +209,28 @@ async def test_defect(bench: Bench, monkeypatch: pytest.MonkeyPatch, at: str) ->
     assert bench.count("core_errors_total") == 1
 
 
+async def test_defect_in_a_later_event(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An order that waits for a solve is answered also when the planner trips over its result."""
+    async with bench.running() as driven:
+        cycle = driven.driver.group._cycle
+        await driven.hear(1)
+        await driven.ask(builders.report(), 1)
+        await bench.solver.asked.wait()
+        await driven.driver.save_forecast()  # its turn comes behind the solve
+        await driven.settle()
+
+        def fail(*args: Any, **told: Any) -> Any:
+            raise ZeroDivisionError("oops")
+
+        monkeypatch.setattr(cycle._trigger, "judge", fail)
+        with pytest.raises(UnavailableError) as refusal:
+            await asyncio.wait_for(driven.driver.order(orders.Rebalance()), PATIENCE_S)
+        paused: Any = await driven.driver.order(orders.Pause())
+
+    assert refusal.value.reason == "DEFECT"
+    assert paused.is_paused
+
+
 async def test_effect_with_a_defect(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where one effect fails, an answer that stands behind it is not lost in silence."""
     bench.solver.answer = builders.solution(gain=0.0)

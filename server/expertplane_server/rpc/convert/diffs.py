@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,27 +20,33 @@ _MAX_CHANGES = 2**17
 """Changed slots that are listed: writing so many takes a thread half a second."""
 
 
+def check_changes(before: np.ndarray[Any, Any], after: np.ndarray[Any, Any]) -> None:
+    """Refuses a difference that is too long to list; both are [L, P].
+
+    Raises:
+        ExhaustedError: too many slots have changed.
+    """
+    num_changes = int((before != after).sum())
+    if num_changes > _MAX_CHANGES:
+        raise ExhaustedError(
+            f"Expected at most {_MAX_CHANGES} changed slots, got {num_changes}; "
+            "compare the maps of GetPlan.",
+            retry_after_s=None,
+            reason="PLAN_TOO_LARGE",
+        )
+
+
 def diff_to(
     job: ScheduleJob, transfers: Transfers | None, from_version: int
 ) -> pb.DiffPlansResponse:
-    """Writes a difference.
+    """Writes a difference that is not too long to list.
 
     Args:
         job: the two placements.
         transfers: the way from one to the other; None where it is too long.
         from_version: the version that the sources of transfers refer to.
-
-    Raises:
-        ExhaustedError: too many slots have changed.
     """
     layers, slots = np.nonzero(job.before != job.after)
-    if len(layers) > _MAX_CHANGES:
-        raise ExhaustedError(
-            f"Expected at most {_MAX_CHANGES} changed slots, got {len(layers)}; "
-            "compare the maps of GetPlan.",
-            retry_after_s=None,
-            reason="PLAN_TOO_LARGE",
-        )
     columns = (layers, slots, job.before[layers, slots], job.after[layers, slots])
     moved = fetched_slots(job.before, job.after, job.topology.num_ranks).sum(axis=1)
     return pb.DiffPlansResponse(

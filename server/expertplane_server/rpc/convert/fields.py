@@ -174,3 +174,23 @@ def page_size(wanted: int, *, at: str = "page_size") -> int:
     if wanted > _LARGEST_PAGE:
         raise InvalidArgumentError(f"Expected at most {_LARGEST_PAGE}, got {wanted}.", field=at)
     return wanted or _DEFAULT_PAGE
+
+
+def nested(field_number: int, *parts: bytes) -> tuple[bytes, ...]:
+    """Returns the wire form of a message field whose content is in parts, without joining them.
+
+    Source: the protobuf encoding: a key of wire type 2 (length-delimited), the length, the
+    content.
+    """
+    head = _varint(field_number << 3 | 2) + _varint(sum(map(len, parts)))
+    return (head, *parts)
+
+
+def _varint(value: int) -> bytes:
+    """Returns an unsigned integer in groups of seven bits, the lowest first."""
+    groups = bytearray()
+    while value > 0x7F:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    groups.append(value)
+    return bytes(groups)

@@ -16,7 +16,13 @@ from expertplane_server.core import effects as fx, events as ev, limits
 from expertplane_server.core.errors import InvalidArgumentError
 from expertplane_server.core.plan import PlanRef
 from expertplane_server.core.spec import check_name
-from expertplane_server.rpc.convert.fields import counter, enum_member, tensor, token_counts
+from expertplane_server.rpc.convert.fields import (
+    counter,
+    enum_member,
+    nested,
+    tensor,
+    token_counts,
+)
 from expertplane_server.rpc.status import problem_code
 
 
@@ -247,6 +253,31 @@ class ResponseWriter:
             case fx.Drain(reconnect_window_s):
                 answer.drain.reconnect_window_s = reconnect_window_s
         return answer
+
+    def encode(self, message: fx.Message, epoch: int) -> bytes:
+        """Returns the bytes of the next message.
+
+        A plan goes to a thousand streams: its bytes are made once, and joined with what is the
+        stream's own. Fields may come in any order, so that a message is the sum of its parts.
+        """
+        match message:
+            case fx.Stage(plan, deadline_s):
+                field = pb.ConnectResponse.STAGE_FIELD_NUMBER
+                parts = (
+                    *nested(pb.Stage.PLAN_FIELD_NUMBER, self._plans.encode(plan)),
+                    pb.Stage(deadline_s=deadline_s).SerializeToString(),
+                )
+            case fx.Commit(plan, is_staged) if not is_staged:
+                field = pb.ConnectResponse.COMMIT_FIELD_NUMBER
+                parts = (
+                    pb.Commit(version=plan.version, digest=plan.digest).SerializeToString(),
+                    *nested(pb.Commit.PLAN_FIELD_NUMBER, self._plans.encode(plan)),
+                )
+            case _:
+                return self.write(message, epoch).SerializeToString()
+        self._nonce += 1
+        head = pb.ConnectResponse(epoch=epoch, nonce=self._nonce).SerializeToString()
+        return b"".join((head, *nested(field, *parts)))
 
     def _write_rollout(
         self, answer: pb.ConnectResponse, message: fx.Stage | fx.Commit | fx.Abort

@@ -57,6 +57,8 @@ class PlanWriter:
     def __init__(self) -> None:
         self._kept: OrderedDict[_Key, plan_pb2.Plan] = OrderedDict()
         self._num_bytes = 0
+        self._encoded: OrderedDict[tuple[str, int, PlanState], bytes] = OrderedDict()
+        self._num_encoded_bytes = 0
         # Large plans are written in threads.
         self._lock = threading.Lock()
 
@@ -83,6 +85,19 @@ class PlanWriter:
             message = _with_maps(metadata_to(plan), solution, omit_derived_maps)
             self._keep(key, message)
         return message
+
+    def encode(self, plan: Plan) -> bytes:
+        """Returns what participants are sent of a plan: without derived maps and transfers."""
+        key = (plan.draft.deployment, plan.version, plan.state)
+        encoded = self._encoded.get(key)
+        if encoded is None:
+            message = self.write(plan, omit_derived_maps=True, omit_transfers=True)
+            encoded = message.SerializeToString()
+            self._encoded[key] = encoded
+            self._num_encoded_bytes += len(encoded)
+            while self._num_encoded_bytes > _MAX_KEPT_BYTES and len(self._encoded) > 1:
+                self._num_encoded_bytes -= len(self._encoded.popitem(last=False)[1])
+        return encoded
 
     def _keep(self, key: _Key, message: plan_pb2.Plan) -> None:
         """Keeps a message, within bounds."""

@@ -101,6 +101,13 @@ def policy_from(message: pb.PolicySpec, policies: Collection[str]) -> PolicyChoi
             field="policy.name",
             reason="UNKNOWN_POLICY",
         )
+    # Before they are sorted: a message has room for millions.
+    if len(message.parameters) > limits.MAX_POLICY_PARAMETERS:
+        raise InvalidArgumentError(
+            f"Expected at most {limits.MAX_POLICY_PARAMETERS} parameters, "
+            f"got {len(message.parameters)}.",
+            field="policy.parameters",
+        )
     if message.seed >= 2**63:
         raise InvalidArgumentError(
             f"Expected a seed below 2^63, got {message.seed}.", field="policy.seed"
