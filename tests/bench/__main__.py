@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import foresight, growth
+from . import fleet, foresight, growth
 from .machine import describe, headline
 from .service import measure_service
 from .solving import measure_solving
 
 
-PARTS = ("solving", "service", "growth", "foresight")
+PARTS = ("solving", "service", "fleet", "growth", "foresight")
 
 
 def main() -> int:
@@ -40,6 +40,8 @@ def main() -> int:
             arguments.output.mkdir(parents=True, exist_ok=True)
             (arguments.output / "RESULT.txt").write_text(text)
             (arguments.output / "RESULT.json").write_text(json.dumps(result, indent=2) + "\n")
+    if "fleet" in parts:
+        fleet.run(arguments.output)
     if "growth" in parts:
         growth.run(arguments.output)
     if "foresight" in parts:

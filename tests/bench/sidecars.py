@@ -38,8 +38,8 @@ class Load:
         slots_per_rank: of every rank.
         interval_s: between two reports of a participant.
         settle_s: time to connect and to warm up, which is not measured.
-        measured_s: time that is measured.
-        num_publications: placements published by hand, spread over the measured time.
+        measured_s: time in which reports are measured, and nothing else is asked for.
+        num_publications: placements published by hand after that, one a second at most.
     """
 
     address: str
@@ -52,7 +52,6 @@ class Load:
     settle_s: float
     measured_s: float
     num_publications: int
-    is_coordinated: bool
 
 
 @dataclass(slots=True)
@@ -184,7 +183,7 @@ async def _publish(load: Load, record: Record, client: Client) -> list[float]:
             while len(arrivals) < load.num_participants:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         reached_s.append(max(arrivals) - asked_s)
-        await asyncio.sleep(load.measured_s / load.num_publications)
+        await asyncio.sleep(1.0)
     return reached_s
 
 
@@ -210,12 +209,11 @@ async def run(load: Load) -> dict[str, Any]:
     await asyncio.sleep(load.settle_s)
     _tell("measuring")
     record.is_on = True
-    async with Client(load.address) as client:
-        begin_s = asyncio.get_running_loop().time()
-        reached_s = await _publish(load, record, client)
-        left_s = load.measured_s - (asyncio.get_running_loop().time() - begin_s)
-        await asyncio.sleep(max(0.0, left_s))
+    await asyncio.sleep(load.measured_s)
     record.is_on = False
+    _tell("publishing")
+    async with Client(load.address) as client:
+        reached_s = await _publish(load, record, client)
     failed = [task for task in tasks if task.done()]
     for task in tasks:
         task.cancel()
