@@ -13,11 +13,9 @@ import numpy as np
 from expertplane.v1 import deployment_pb2
 from expertplane_client import (
     BlockingClient,
-    CallCancelledError,
     Client,
     Participant,
     Plan,
-    UnavailableError,
 )
 
 from ..support.planner_process import PlannerProcess
@@ -33,8 +31,6 @@ NUM_LAYERS = 3
 NUM_EXPERTS = 40
 GRACE_S = 30.0
 GRACE = [f"--grace-s={GRACE_S}"]
-GONE = (UnavailableError, CallCancelledError)
-"""What a call comes to whose planner went away while it was on its way."""
 
 
 def wide_spec() -> deployment_pb2.DeploymentSpec:
