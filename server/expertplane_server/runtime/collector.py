@@ -1,8 +1,8 @@
 """Keeps Python's garbage collector from holding the event loop up.
 
 A full collection walks every object there is. Most of them are functions and classes of imported
-modules, which never become garbage. With a thousand participants that took 84 to 211 ms, four times
-in a minute, on two shared cores; without them it took 6 ms, once.
+modules, which never become garbage. With a thousand participants that took 84 to 211 ms, four
+times in a minute, on two shared cores; without them it took 6 ms, once.
 """
 
 from __future__ import annotations
