@@ -64,6 +64,11 @@ class Task:
             rules=rules,
         )
 
+    def has_experts_for_every_slot_of_a_rank(self) -> bool:
+        """Return whether the experts of a rank's node, or all, can fill it without a repeat."""
+        num_nodes = self.topology.num_nodes if self.mode.is_by_node else 1
+        return self.topology.slots_per_rank <= self.load.num_logical_experts // num_nodes
+
     def objective(self, row: Row, placement: Placement) -> torch.Tensor:
         """Return what the policy minimises in each layer."""
         policy = row.make()

@@ -60,7 +60,7 @@ def test_what_every_plan_from_a_placement_in_force_keeps_to(row: Row) -> None:
         assert torch.equal((new.phy2log != old.phy2log).sum(dim=1), moved)
         assert plan.transfers is not None
         assert plan.transfers.apply(old).digest() == new.digest()
-        if row.avoids_duplicates:
+        if row.avoids_duplicates and task.has_experts_for_every_slot_of_a_rank():
             assert not new.num_duplicates()[old.num_duplicates() == 0].any()
         if task.mode.is_by_node:
             assert int(foreign_replicas(new, task.num_expert_groups).max()) <= task.spill
