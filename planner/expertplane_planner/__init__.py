@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .model.rules import EngineRules
     from .model.transfers import LinkClass, LinkSpeed, TransferSchedule
     from .policies import Policy, get_policy, policy_names
-    from .solving import solve, warm_up
+    from .solving import SolveTask, solve, solve_many, warm_up
 
 
 __all__ = [
@@ -56,6 +56,7 @@ __all__ = [
     "PlannerError",
     "Policy",
     "Prediction",
+    "SolveTask",
     "Topology",
     "TransferSchedule",
     "UnknownPolicyError",
@@ -69,6 +70,7 @@ __all__ = [
     "rank_load",
     "report",
     "solve",
+    "solve_many",
     "warm_up",
 ]
 
@@ -121,7 +123,9 @@ _MODULES = {
         "policy_names",
     ),
     ".solving": (
+        "SolveTask",
         "solve",
+        "solve_many",
         "warm_up",
     ),
 }

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .batching import Improving, Placing
 from .errors import InvalidInputError, InvalidPlacementError, InvalidTopologyError
-from .forecast import FactoredCovariance, Prediction
+from .forecast import FactoredCovariance
 from .judging import Judge
 from .migration import relabel, schedule_transfers, settle
 from .migration.benefit import net_benefit
@@ -24,13 +25,14 @@ from .model.comparable import check_same_machine
 from .model.homes import foreign_replicas, home_of_experts
 from .model.masking import active_slots, expand
 from .model.placement import Placement
-from .placing import checked_placement
-from .policies.base import Departure, ImprovingPolicy
+from .placing import checked_placement, with_prediction
+from .policies.base import Departure, Improvement, ImprovingPolicy
 
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from .batching import Flow
     from .model.benefit import NetBenefit
     from .model.incumbent import Incumbent
     from .model.load import ExpertLoad
@@ -64,8 +66,8 @@ class Replan:
 
 def replan(
     policy: Policy, request: PlacementRequest, topology: Topology, incumbent: Incumbent
-) -> Replan:
-    """Return the best placement within the budget.
+) -> Flow[Replan]:
+    """Return the best placement within the budget, asking the policy on the way.
 
     Where the placement in force lost experts with a rank, or breaks a rule of the engine, it is
     repaired first; where it breaks the mode, a plan from scratch takes its place. Both are done
@@ -83,7 +85,8 @@ def replan(
         InvalidPlacementError: The placement in force is of other layers, experts, nodes, ranks or
             slots.
     """
-    return _Replanning(policy, with_prediction(request), topology, incumbent).best()
+    replanning = _Replanning(policy, _with_dense_prediction(request), topology, incumbent)
+    return (yield from replanning.best())
 
 
 class _Replanning:
@@ -101,16 +104,17 @@ class _Replanning:
         self._serving = self._what_serves(left)
         self._judge = Judge(policy, request, incumbent)
 
-    def best(self) -> Replan:
+    def best(self) -> Flow[Replan]:
         """Return the candidate of the greatest net benefit; of equals, the first."""
         departure, serving = self._departure(), self._serving
         necessity = self._necessity(departure)
         if departure is None:
-            scratch = self._from_scratch(None)
+            scratch = yield from self._from_scratch(None)
             return self._priced(scratch, serving or scratch, necessity)
         start = self._placement(departure.start)
         before = serving or start
-        return self._priced(self._chosen(departure, start, before), before, necessity)
+        chosen = yield from self._chosen(departure, start, before)
+        return self._priced(chosen, before, necessity)
 
     def _necessity(self, departure: Departure | None) -> Necessity | None:
         """Return why the placement in force cannot stay."""
@@ -120,15 +124,17 @@ class _Replanning:
             return Necessity.ENGINE_RULES
         return Necessity.MODE if departure is None else None
 
-    def _chosen(self, departure: Departure, start: Placement, before: Placement) -> Placement:
+    def _chosen(
+        self, departure: Departure, start: Placement, before: Placement
+    ) -> Flow[Placement]:
         """Return the candidate that gains most net over what serves now."""
         candidates = []
         if isinstance(self._policy, ImprovingPolicy):
-            candidates.append(self._improved(self._policy, departure))
+            candidates.append((yield from self._improved(self._policy, departure)))
         if not candidates or (
             self._is_generous() and self._has_much_changed(candidates[0], start)
         ):
-            candidates.append(self._from_scratch(departure))
+            candidates.append((yield from self._from_scratch(departure)))
         if len(candidates) == 1:
             return candidates[0]
         worth = [self._judge.worth_s(candidate, before) for candidate in candidates]
@@ -190,14 +196,20 @@ class _Replanning:
         per_group = num_experts // num_groups
         return home.repeat_interleave(per_group, dim=1).to(self._origin.device)
 
-    def _improved(self, policy: ImprovingPolicy, departure: Departure) -> Placement:
-        budget, price = self._incumbent.budget, self._judge.price()
-        phy2log = policy.improve(self._request, departure, budget, price=price)
+    def _improved(self, policy: ImprovingPolicy, departure: Departure) -> Flow[Placement]:
+        case = Improvement(
+            request=self._request,
+            departure=departure,
+            budget=self._incumbent.budget,
+            price=self._judge.price(),
+        )
+        phy2log = yield Improving(policy, case)
         return self._adopted(phy2log, departure.start, MoveBudget())
 
-    def _from_scratch(self, departure: Departure | None) -> Placement:
+    def _from_scratch(self, departure: Departure | None) -> Flow[Placement]:
+        phy2log = yield Placing(self._policy, self._request)
         placement = relabel(
-            checked_placement(self._policy.place(self._request), self._request, self._topology),
+            checked_placement(phy2log, self._request, self._topology),
             self._in_force,
             by_node=self._request.mode.is_by_node,
         )
@@ -288,8 +300,8 @@ def _check_about_the_same(incumbent: Incumbent, load: ExpertLoad, topology: Topo
         )
 
 
-def with_prediction(request: PlacementRequest) -> PlacementRequest:
-    """Return the request with a dense prediction, made of its own samples if it has none.
+def _with_dense_prediction(request: PlacementRequest) -> PlacementRequest:
+    """Return the request with a dense prediction.
 
     Every candidate is judged by it several times, and a factored one would be multiplied out each
     time.
@@ -297,10 +309,12 @@ def with_prediction(request: PlacementRequest) -> PlacementRequest:
     Raises:
         InvalidInputError: It does not fit into memory.
     """
-    prediction = request.prediction or Prediction.of_window(request.load)
-    if isinstance(prediction.covariance, FactoredCovariance):
-        try:
-            prediction = replace(prediction, covariance=prediction.dense_covariance())
-        except InvalidInputError as error:
-            raise InvalidInputError("prediction", error.message) from error
-    return replace(request, prediction=prediction)
+    request = with_prediction(request)
+    prediction = request.prediction
+    if prediction is None or not isinstance(prediction.covariance, FactoredCovariance):
+        return request
+    try:
+        dense = replace(prediction, covariance=prediction.dense_covariance())
+    except InvalidInputError as error:
+        raise InvalidInputError("prediction", error.message) from error
+    return replace(request, prediction=dense)

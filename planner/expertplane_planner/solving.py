@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from .balance import report
-from .errors import InvalidInputError, InvalidPlacementError
+from .batching import Placing, run_together
+from .errors import InvalidInputError, PlannerError
 from .kernels.threads import single_threaded_ops
-from .model.homes import foreign_replicas
 from .model.incumbent import Incumbent
 from .model.load import ExpertLoad
 from .model.masking import compact
@@ -19,15 +20,53 @@ from .model.mode import Mode, resolve_mode
 from .model.plan import Plan
 from .model.rules import EngineRules
 from .model.topology import Topology
-from .placing import checked_placement
-from .policies.base import PlacementRequest, Policy
+from .placing import check_rules, checked_foreign, checked_placement, with_prediction
+from .policies.base import ImprovingPolicy, PlacementRequest, Policy, plans_layers_alone
 from .policies.registry import DEFAULT_POLICY, get_policy
 from .replanning import replan
 
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .batching import Flow
     from .forecast import Prediction
     from .model.placement import Placement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SolveTask:
+    """One of several solves: the arguments of `solve`, where they are described."""
+
+    load: ExpertLoad
+    """Tokens per logical expert."""
+
+    topology: Topology
+    """Nodes, ranks and slots to plan for."""
+
+    num_expert_groups: int = 1
+    """Routing groups of consecutive logical experts."""
+
+    mode: Mode = Mode.AUTO
+    """Whether expert groups stay together on a node."""
+
+    policy: str | Policy = DEFAULT_POLICY
+    """Name of a policy, or a policy with parameters of its own."""
+
+    spill: int = 0
+    """Foreign replicas per layer, at most."""
+
+    prediction: Prediction | None = None
+    """What to expect of the coming steps."""
+
+    incumbent: Incumbent | Placement | None = None
+    """The placement in force, to move from."""
+
+    rules: EngineRules | None = None
+    """What the engine accepts."""
+
+    seed: int = 0
+    """Seed for policies that draw random numbers."""
 
 
 def solve(
@@ -72,54 +111,97 @@ def solve(
         InvalidPlacementError: The incumbent is of other layers, experts, nodes, ranks or slots, or
             a third-party policy broke its promise.
     """
-    start_s = time.perf_counter()
-    chosen = get_policy(policy) if isinstance(policy, str) else policy
-    target = load.samples.device if device is None else _checked_device(device)
-    request = PlacementRequest(
-        load=load.to(target),
-        topology=compact(topology),
+    task = SolveTask(
+        load=load,
+        topology=topology,
         num_expert_groups=num_expert_groups,
-        mode=resolve_mode(mode, topology, load.num_logical_experts, num_expert_groups),
+        mode=mode,
+        policy=policy,
         spill=spill,
-        prediction=None if prediction is None else prediction.to(target),
-        rules=rules or EngineRules(),
+        prediction=prediction,
+        incumbent=incumbent,
+        rules=rules,
         seed=seed,
     )
-    _check_capacities(chosen, topology, request.mode)
+    (plan,) = solve_many([task], device=device)
+    if isinstance(plan, PlannerError):
+        raise plan
+    return plan
+
+
+def solve_many(
+    tasks: Sequence[SolveTask], *, device: torch.device | str | None = None
+) -> list[Plan | PlannerError]:
+    """Return the plan of each task, as `solve` makes it, or the error that `solve` raises.
+
+    What several ask of a policy at the same time is asked once, where the policy can be asked so
+    and they are alike: that serves a device, which has room for more layers than a model has. So
+    `seconds` of a plan are those of what was planned beside it, too. Anything but the planner's
+    own errors, as of a device that is lost, is raised.
+
+    Args:
+        tasks: What to plan; they know nothing of each other.
+        device: Device to plan on, and of the placements; where each load is, by default.
+
+    Returns:
+        Plans and errors in the order of the tasks.
+
+    Raises:
+        InvalidInputError: There is no such device.
+    """
+    target = None if device is None else _checked_device(device)
     with single_threaded_ops():
-        return _plan(chosen, request, topology, incumbent, start_s)
+        return run_together([_solving(task, target) for task in tasks])
 
 
-def _plan(
-    policy: Policy,
-    request: PlacementRequest,
-    topology: Topology,
-    incumbent: Incumbent | Placement | None,
-    start_s: float,
-) -> Plan:
-    if incumbent is None:
+def _solving(task: SolveTask, device: torch.device | None) -> Flow[Plan]:
+    """Return the plan of a task, asking its policy on the way."""
+    start_s = time.perf_counter()
+    policy = get_policy(task.policy) if isinstance(task.policy, str) else task.policy
+    request = _request(task, device)
+    _check_capacities(policy, task.topology, request.mode)
+    if task.incumbent is None:
         replanned = None
-        placement = checked_placement(policy.place(request), request, topology)
+        if isinstance(policy, ImprovingPolicy) and plans_layers_alone(policy):
+            # What it would make of the samples, it could not make of the totals of many loads.
+            request = with_prediction(request)
+        phy2log = yield Placing(policy, request)
+        placement = checked_placement(phy2log, request, task.topology)
     else:
+        incumbent = task.incumbent
         if not isinstance(incumbent, Incumbent):
             incumbent = Incumbent(placement=incumbent)
-        replanned = replan(policy, request, topology, incumbent)
+        replanned = yield from replan(policy, request, task.topology, incumbent)
         placement = replanned.placement
-    _check_rules(placement, policy, request)
-    foreign = _verified_foreign(placement, request)
+    check_rules(placement, policy, request)
     return Plan(
         placement=placement,
         policy=policy.name,
         policy_params=_params_of(policy),
         mode=request.mode,
         spill=request.spill,
-        foreign_replicas=foreign,
+        foreign_replicas=checked_foreign(placement, request),
         seed=request.seed,
         balance=report(placement, request.load),
         moved_slots=None if replanned is None else replanned.moved_slots,
         transfers=None if replanned is None else replanned.transfers,
         benefit=None if replanned is None else replanned.benefit,
         seconds=time.perf_counter() - start_s,
+    )
+
+
+def _request(task: SolveTask, device: torch.device | None) -> PlacementRequest:
+    target = task.load.samples.device if device is None else device
+    num_experts, num_groups = task.load.num_logical_experts, task.num_expert_groups
+    return PlacementRequest(
+        load=task.load.to(target),
+        topology=compact(task.topology),
+        num_expert_groups=num_groups,
+        mode=resolve_mode(task.mode, task.topology, num_experts, num_groups),
+        spill=task.spill,
+        prediction=None if task.prediction is None else task.prediction.to(target),
+        rules=task.rules or EngineRules(),
+        seed=task.seed,
     )
 
 
@@ -162,30 +244,6 @@ def _check_capacities(policy: Policy, topology: Topology, mode: Mode) -> None:
             f"ranks, got {min(topology.capacities):g} to {max(topology.capacities):g} "
             f"for '{policy.name}'.",
         )
-
-
-def _check_rules(placement: Placement, policy: Policy, request: PlacementRequest) -> None:
-    try:
-        request.rules.check(placement)
-    except InvalidPlacementError as error:
-        raise InvalidInputError(
-            "rules",
-            f"Expected policy '{policy.name}' in {request.mode} mode to keep the engine's rules, "
-            f"got a plan that does not: {error}",
-        ) from error
-
-
-def _verified_foreign(placement: Placement, request: PlacementRequest) -> tuple[int, ...] | None:
-    if not request.mode.is_by_node:
-        return None
-    foreign: list[int] = foreign_replicas(placement, request.num_expert_groups).tolist()
-    if max(foreign) > request.spill:
-        raise InvalidPlacementError(
-            "placement.phy2log",
-            f"Expected at most {request.spill} foreign replicas per layer, "
-            f"got {max(foreign)} in layer {foreign.index(max(foreign))}.",
-        )
-    return tuple(foreign)
 
 
 def _checked_device(device: torch.device | str) -> torch.device:

@@ -48,7 +48,10 @@ ROUND_TRIPS = {
 CONVERSIONS = {"int", "float", "bool", "any", "all"}
 # What the host knows of a tensor without waiting for it.
 KNOWN_ATTRIBUTES = {"shape", "dtype", "device"}
-KNOWN_CALLS = {"is_floating_point", "dim", "size", "numel", "len", "isinstance", "_is_compiled"}
+KNOWN_CALLS = {
+    "is_floating_point", "is_contiguous", "dim", "size", "numel", "len", "isinstance",
+    "_is_compiled",
+}  # fmt: skip
 
 PACKAGE = Path(expertplane_planner.__file__).parent
 FOLDERS = ("kernels", "stages", "policies")

@@ -102,12 +102,11 @@ class Layer:
             room = max(0, bounds.max_moved - self.moved(row))
             if cost > room or self._adds_too_many(row, move, bounds):
                 continue
-            if len(move) == 1 and not self._is_less(
-                self._left_to_others(row, *move), peak - least
-            ):
-                continue
             changed = [r for r in range(len(values)) if self._has_changed(row, after, r)]
-            gain = peak - max(self.value(after, r) for r in {*changed, heavy})
+            worst = max(self.value(after, r) for r in {*changed, heavy})
+            if len(move) == 1:
+                worst = max(worst, self._left_to_others(row, *move))
+            gain = peak - worst
             if chosen is not None and self._is_same(row, move, chosen):
                 continue
             if self._is_less(least, gain) and self._is_less(best * effort, gain):

@@ -17,6 +17,8 @@ from .shares import shares_of
 
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 
@@ -127,6 +129,29 @@ class Prediction:
         variance = step_variance(window.mean, tokens, params.num_requests)
         no_factor = variance.new_zeros((*variance.shape, 0))
         return cls(window.mean, FactoredCovariance(no_factor, variance), tokens)
+
+    @classmethod
+    def stacked(cls, predictions: Sequence[Prediction]) -> Prediction:
+        """Return several predictions as one, layer after layer; what was checked is not again.
+
+        Args:
+            predictions: At least one; of equally many logical experts, on one device, with dense
+                covariances of one dtype.
+
+        Raises:
+            InvalidInputError: A covariance is factored.
+        """
+        covariances = [each.covariance for each in predictions]
+        dense = [each for each in covariances if not isinstance(each, FactoredCovariance)]
+        if len(dense) < len(covariances):
+            raise InvalidInputError(
+                "prediction.covariance", "Expected dense covariances to stack, got a factored one."
+            )
+        stacked = object.__new__(cls)
+        object.__setattr__(stacked, "mean", torch.cat([each.mean for each in predictions]))
+        object.__setattr__(stacked, "covariance", torch.cat(dense))
+        object.__setattr__(stacked, "scale", torch.cat([each.scale for each in predictions]))
+        return stacked
 
     @property
     def num_layers(self) -> int:

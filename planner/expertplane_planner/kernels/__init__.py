@@ -1,13 +1,20 @@
 """The inner loops of planning, once per kind of device, all with the same result.
 
-`numba_cpu` runs compiled loops on the CPU where numba is installed, `torch_ops` runs anywhere.
-They perform the same floating point operations in the same order, and so agree to the bit.
+`numba_cpu` runs compiled loops on the CPU where numba is installed, `triton_gpu` one launch on a
+CUDA device where Triton is; `torch_ops` runs anywhere. They perform the same floating point
+operations in the same order, and so agree to the bit.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import importlib.metadata
 import importlib.util
-from typing import TYPE_CHECKING
+import logging
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
 
 from . import torch_ops, torch_risk
 
@@ -16,7 +23,80 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_LOGGER = logging.getLogger(__name__)
 _HAS_NUMBA = importlib.util.find_spec("numba") is not None
+_LEAST_TRITON = (3, 3)  # the first to hand tuples to kernels
+
+
+def has_triton(device: torch.device) -> bool:
+    """Return whether Triton launches the kernels for a device: on CUDA, where it can.
+
+    Found out at the first question, by a launch.
+    """
+    return device.type == "cuda" and _can_launch(device)
+
+
+@functools.cache
+def _can_launch(device: torch.device) -> bool:
+    if not _is_triton_installed():
+        return False
+    from . import triton_gpu
+
+    try:
+        triton_gpu.try_out(device)
+    except torch.cuda.OutOfMemoryError:
+        raise  # says nothing about Triton
+    except Exception as error:
+        # Triton needs a C compiler, headers of Python, and a folder for what it has compiled.
+        _LOGGER.warning(
+            "Triton cannot launch kernels on %s, torch operations take their place: %s: %s",
+            device,
+            type(error).__name__,
+            error,
+        )
+        return False
+    return True
+
+
+def _is_triton_installed() -> bool:
+    # torch for CUDA brings it along, under one name or another.
+    for name in ("triton", "pytorch-triton", "pytorch-triton-rocm"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError, ValueError):
+            version = importlib.metadata.version(name).split(".")
+            return tuple(map(int, version[:2])) >= _LEAST_TRITON
+    return False
+
+
+def fuses(device: torch.device, num_items: int, num_replicas: int, num_packs: int) -> bool:
+    """Return whether replicating and packing are one kernel: `fill_distinct`, `fill_by_risk`.
+
+    Elsewhere, and beyond what registers hold, `grant_replicas` and a packing take their place.
+
+    Args:
+        device: Where rows are.
+        num_items: Items of a row, or logical experts of its layer.
+        num_replicas: Replicas of a row.
+        num_packs: Packs of a row.
+    """
+    if not has_triton(device):
+        return False
+    from . import triton_gpu
+
+    return triton_gpu.serves(num_items, num_replicas, num_packs)
+
+
+def num_idle_starts(device: torch.device, num_rows: int) -> int:
+    """Return how many starts of each row a device tries in the time of one, at least 1.
+
+    Args:
+        device: Where rows are; a CPU has no cores to spare.
+        num_rows: Rows that are filled in one go.
+    """
+    if not has_triton(device):
+        return 1
+    from . import triton_gpu
+
+    return max(1, triton_gpu.num_concurrent(device) // num_rows)
 
 
 def grant_replicas(
@@ -83,8 +163,50 @@ def pack_distinct(
             max_swaps=max_swaps,
             tolerance=tolerance,
         )
-    return torch_ops.pack_distinct(
-        weight, kind, order, num_packs, max_swaps=max_swaps, tolerance=tolerance
+    pack = torch_ops.pack_distinct
+    if fuses(weight.device, weight.shape[1], weight.shape[1], num_packs):
+        from . import triton_gpu
+
+        weight, kind, pack = weight.contiguous(), kind.contiguous(), triton_gpu.pack_distinct
+    return pack(weight, kind, order, num_packs, max_swaps=max_swaps, tolerance=tolerance)
+
+
+def fill_distinct(
+    weight: Tensor,
+    kind: Tensor,
+    num_replicas: int,
+    num_packs: int,
+    *,
+    max_count: int,
+    max_swaps: int,
+    tolerance: float,
+) -> Tensor:
+    """Return the kinds pack by pack: `grant_replicas`, then `pack_distinct` of all replicas.
+
+    Only where `fuses` says so.
+
+    Args:
+        weight: [num_rows, E] float64, load per item, finite and non-negative.
+        kind: [num_rows, E] int64, at least 0, a different one for each item of a row.
+        num_replicas: N replicas per row, at least E.
+        num_packs: M packs per row, divides N.
+        max_count: Replicas per item, at most; enough for N.
+        max_swaps: Swaps per row, at most.
+        tolerance: Smallest gain of a swap, as a share of the mean load of a pack.
+
+    Returns:
+        [num_rows, N] int64.
+    """
+    from . import triton_gpu
+
+    return triton_gpu.fill_distinct(
+        weight.contiguous(),
+        kind.contiguous(),
+        num_replicas,
+        num_packs,
+        max_count=max_count,
+        max_swaps=max_swaps,
+        tolerance=tolerance,
     )
 
 
@@ -95,22 +217,20 @@ def pack_by_risk(
     expert: Tensor,
     weight: Tensor,
     slowness: Tensor,
+    greedy_risk: Tensor,
     *,
     risk: float,
     max_swaps: int,
     tolerance: float,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Return a packing whose worst pack is as good as can be under an uncertain load.
 
     A pack is worth (mean + risk * standard deviation) of its load * slowness, the lower the
-    better. Items go by descending weight, each into the pack with room that is best with it and
-    holds no replica of its expert. Where all packs with room hold one, the full pack of least mean
-    * slowness that does not takes the item and gives its lightest one that the best pack with room
-    lacks to that pack; with at most M replicas of each expert in a row that always works, else the
-    item goes to the best pack with room. Then swaps: between the worst pack and any other, the one
-    that lowers the worse of the two most, while that is more than the tolerance, and no expert
-    meets itself. Ties go to the lowest index: of packs, then places in the other pack, then places
-    in the worst.
+    better. Items go by descending weight, each into the best pack with room that lacks its expert.
+    Where all with room hold it, the full pack of least mean * slowness that lacks it takes the
+    item and gives its lightest one that the best pack with room lacks to that pack; with at most M
+    replicas of each expert in a row that always works, else the item goes to the best pack with
+    room. Then swaps as in `pack_distinct`, between the worst pack and any other.
 
     Args:
         mean: [num_layers, E] float64, expected tokens per logical expert.
@@ -120,19 +240,24 @@ def pack_by_risk(
             by layer.
         weight: [num_rows, N] floating point, what to sort items by, descending.
         slowness: [num_rows, M] float64, time that each pack takes per token, above 0; M divides N.
-            With a harmonic mean of 1 in each row, values are on the scale of loads.
-        risk: Standard deviations that count, at least 0.
+        greedy_risk: [num_rows] float64, standard deviations that count until all are packed.
+        risk: Standard deviations that count in swaps, at least 0.
         max_swaps: Swaps per row, at most.
         tolerance: Smallest gain of a swap, as a share of the mean load of a pack.
 
     Returns:
-        [num_rows, N] int64, the experts pack by pack.
+        [num_rows, N] int64, the experts pack by pack; [num_rows] float64, what the worst pack is
+        worth.
     """
     pack = torch_risk.pack_by_risk
     if _is_compiled(mean):
         from . import numba_risk
 
         pack = numba_risk.pack_by_risk
+    elif fuses(mean.device, mean.shape[1], expert.shape[1], slowness.shape[1]):
+        from . import triton_gpu
+
+        pack = triton_gpu.pack_by_risk
     return pack(
         mean.detach().contiguous(),
         covariance.detach().contiguous(),
@@ -140,10 +265,70 @@ def pack_by_risk(
         expert.contiguous(),
         weight.argsort(dim=1, descending=True, stable=True),
         slowness.contiguous(),
+        greedy_risk.contiguous(),
         risk=risk,
         max_swaps=max_swaps,
         tolerance=tolerance,
     )
+
+
+def fill_by_risk(
+    mean: Tensor,
+    covariance: Tensor,
+    weight: Tensor,
+    expert: Tensor,
+    slowness: Tensor,
+    starts: Starts,
+    *,
+    risk: float,
+    max_count: int,
+    max_swaps: int,
+    tolerance: float,
+) -> tuple[Tensor, Tensor]:
+    """Return several packings of each row: `grant_replicas`, then `pack_by_risk` from each start.
+
+    Only where `fuses` says so.
+
+    Args:
+        mean: [num_layers, E] float64, expected tokens per logical expert.
+        covariance: [num_layers, E, E] float32 or float64, symmetric, positive semi-definite.
+        weight: [num_rows, F] float64, what replicas are given by; finite and non-negative.
+        expert: [num_rows, F] int64, logical experts of the row; no two rows of a layer share one.
+        slowness: [num_rows, M] float64, time that each pack takes per token, above 0.
+        starts: S starts for N replicas a row, at least F; M divides N.
+        risk: Standard deviations that count in swaps, at least 0.
+        max_count: Replicas per expert, at most; enough for N.
+        max_swaps: Swaps per packing, at most.
+        tolerance: Smallest gain of a swap, as a share of the mean load of a pack.
+
+    Returns:
+        [num_rows * S, N] int64, the experts pack by pack, starts of a row next to each other;
+        [num_rows * S] float64, what the worst pack is worth.
+    """
+    from . import triton_gpu
+
+    return triton_gpu.fill_by_risk(
+        mean.detach().contiguous(),
+        covariance.detach().contiguous(),
+        weight.contiguous(),
+        expert.contiguous(),
+        slowness.contiguous(),
+        *starts,
+        risk=risk,
+        max_count=max_count,
+        max_swaps=max_swaps,
+        tolerance=tolerance,
+    )
+
+
+class Starts(NamedTuple):
+    """Where packings of a row start from."""
+
+    noise: Tensor
+    """[S, N] float64, what the load of each replica is multiplied with for the order."""
+
+    greedy_risk: Tensor
+    """[S] float64, standard deviations that count until all are packed."""
 
 
 def _is_compiled(weight: Tensor) -> bool:

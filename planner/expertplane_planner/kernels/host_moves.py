@@ -18,24 +18,24 @@ from .host_tables import Known, Limits
 
 @compiled
 def improve_layers(
-    mean: Any,
-    covariance: Any,
-    phy2log: Any,
-    origin: Any,
+    layers: Any,
     machine: Any,
+    starts: Any,
     tables: Any,
     search: Any,
     bounds: Any,
     start: int,
     stop: int,
 ) -> None:
-    """Search layers `start` to `stop`, see `host_improve`; `machine` is what `Known` ends with."""
-    slowness, node, home, risk = machine
-    per_rank = phy2log.shape[1] // len(slowness)
-    for layer in range(start, stop):
+    """Search from starts `start` to `stop` of their order, see `host_improve`."""
+    mean, covariance, home = layers
+    slowness, node, risk = machine
+    per_rank = starts.held.shape[1] // len(slowness)
+    for row in starts.order[start:stop]:
+        layer = starts.layer[row]
         known = Known(mean[layer], covariance[layer], slowness, node, home[layer], risk, per_rank)
-        tables.held[:] = phy2log[layer]
-        num_moved = _count_moved(known, tables, origin[layer])
+        tables.held[:] = starts.held[row]
+        num_moved = _count_moved(known, tables, starts.origin[row])
         _judge_all(known, tables)
         mean_load = 0.0
         for rank_load in tables.load:
@@ -44,19 +44,19 @@ def improve_layers(
             for r in range(len(slowness)):
                 tables.value[r] = _value(risk, slowness[r], tables.load[r], tables.variance[r])
             heavy = int(np.argmax(tables.value))  # the first of several
-            search.peak[layer, step] = tables.value[heavy]
-            search.moved[layer, step] = num_moved
-            search.num_steps[layer] = step
+            search.peak[row, step] = tables.value[heavy]
+            search.moved[row, step] = num_moved
+            search.num_steps[row] = step
             if step == search.slots.shape[1]:
                 break
             limits = Limits(
                 heavy,
                 bounds.tolerance * mean_load,
-                bounds.price * mean_load,
-                max(bounds.max_moved - num_moved, 0),  # what adds no move is always allowed
+                bounds.price[row] * mean_load,
+                max(bounds.max_moved[row] - num_moved, 0),  # what adds no move is always allowed
                 bounds.max_count,
             )
-            slots, experts = search.slots[layer, step], search.experts[layer, step]
+            slots, experts = search.slots[row, step], search.experts[row, step]
             num_moved += _best_step(known, tables, limits, slots, experts)
             if slots[0] < 0:
                 break
@@ -269,7 +269,8 @@ def _best_replacement(
                 continue
             worst = _worst_after(known, tables, heavy, p, i, j, limit)
             if worst < limit:
-                rate = (peak - worst) / _effort(cost)
+                # So that what is best does not depend on what was looked at before.
+                rate = (peak - max(worst, left_to_others)) / _effort(cost)
                 if rate > best:
                     best, best_slot, best_expert, best_cost = rate, slot, j, cost
     return best, best_slot, best_expert, best_cost

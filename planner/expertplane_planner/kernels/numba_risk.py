@@ -28,20 +28,22 @@ def pack_by_risk(
     expert: Tensor,
     order: Tensor,
     slowness: Tensor,
+    greedy_risk: Tensor,
     *,
     risk: float,
     max_swaps: int,
     tolerance: float,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """See `expertplane_planner.kernels.pack_by_risk`."""
     held = torch.empty_like(expert)
+    peak = mean.new_empty(len(expert))
     experts = (mean.numpy(), covariance.numpy(), share.numpy(), expert.numpy(), order.numpy())
-    tables = (*experts, slowness.numpy(), held.numpy())
+    tables = (*experts, slowness.numpy(), greedy_risk.numpy(), held.numpy(), peak.numpy())
     over_rows(
         len(expert),
         lambda rows: _pack_rows(*tables, risk, max_swaps, tolerance, rows.start, rows.stop),
     )
-    return held
+    return held, peak
 
 
 @compiled
@@ -52,7 +54,9 @@ def _pack_rows(
     expert: Any,
     order: Any,
     slowness: Any,
+    greedy_risk: Any,
     held: Any,
+    peak: Any,
     risk: float,
     max_swaps: int,
     tolerance: float,
@@ -83,9 +87,9 @@ def _pack_rows(
             load,
             variance,
             cross,
-            risk,
+            greedy_risk[row],
         )
-        _swap(
+        peak[row] = _swap(
             mean[layer],
             covariance[layer],
             share[layer],
@@ -223,17 +227,20 @@ def _swap(
     risk: float,
     max_swaps: int,
     tolerance: float,
-) -> None:
+) -> float:
+    """Swap while that helps, and return what the worst pack is worth then."""
     capacity = len(held) // len(load)
     total = 0.0
     for pack_load in load:
         total += pack_load
     threshold = tolerance * (total / len(load))
     value = np.empty(len(load))
-    for _ in range(max_swaps):
+    for step in range(max_swaps + 1):
         for p in range(len(load)):
             value[p] = (load[p] + risk * np.sqrt(max(variance[p], 0.0))) * slowness[p]
         heavy = int(np.argmax(value))  # the first of several
+        if step == max_swaps:
+            break
         given, taken = _best_swap(
             mean,
             covariance,
@@ -254,6 +261,7 @@ def _swap(
         i, j = held[given], held[taken]
         _exchange(mean, covariance, share, load, variance, cross, heavy, light, i, j)
         held[given], held[taken] = j, i
+    return float(value.max())
 
 
 @part_of_kernel

@@ -27,7 +27,7 @@ class _Packs(NamedTuple):
 class _Judge(NamedTuple):
     """How a pack's load is judged, the lower the better."""
 
-    risk: float
+    risk: float | Tensor  # or [rows, 1]
     slowness: Tensor  # [rows, M]
 
     def value(self, load: Tensor, spread: Tensor, slowness: Tensor) -> Tensor:
@@ -56,11 +56,12 @@ def pack_by_risk(
     expert: Tensor,
     order: Tensor,
     slowness: Tensor,
+    greedy_risk: Tensor,
     *,
     risk: float,
     max_swaps: int,
     tolerance: float,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """See `expertplane_planner.kernels.pack_by_risk`."""
     num_nodes = len(expert) // len(mean)
     num_packs = slowness.shape[1]
@@ -73,14 +74,15 @@ def pack_by_risk(
         layer=(torch.arange(len(expert), device=mean.device) // num_nodes).unsqueeze(1),
     )
     judge = _Judge(risk, slowness)
-    packs = _packed(experts, expert.gather(1, order), judge)
+    greedily = _Judge(greedy_risk.unsqueeze(1), slowness)
+    packs = _packed(experts, expert.gather(1, order), greedily)
     total = packs.load[:, 0]
     for pack in range(1, num_packs):
         total = total + packs.load[:, pack]
     threshold = (tolerance * (total / num_packs)).unsqueeze(1)
     for _ in range(max_swaps):
         packs = _swapped(experts, packs, judge, threshold)
-    return packs.held
+    return packs.held, judge.value(packs.load, packs.variance, slowness).amax(dim=1)
 
 
 def _packed(experts: _Experts, items: Tensor, judge: _Judge) -> _Packs:

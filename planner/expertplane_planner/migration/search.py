@@ -1,7 +1,8 @@
 """The search from the placement in force: the moves that lower the peak most per moved slot.
 
-Steps are found layer by layer (`kernels.host_improve`); how many of them each layer takes is
-decided over all layers at once, so that a budget goes where it gains most.
+Steps are found layer by layer (`kernels.improving`), those of many layers at once; how many of
+them each layer takes is decided over all layers of a task, so that a budget goes where it gains
+most.
 
 Legend: L layers, E logical experts, P slots, R ranks.
 """
@@ -15,24 +16,25 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import torch
 
-from expertplane_planner.kernels.host_improve import improve_by_risk
 from expertplane_planner.kernels.host_tables import Bounds
+from expertplane_planner.kernels.improving import improve_by_risk
+from expertplane_planner.model.budget import MoveBudget
 from expertplane_planner.stages.risk import relative_slowness
 
 from .spending import Option, spend
 
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
     from numpy.typing import NDArray
     from torch import Tensor
 
     from expertplane_planner.forecast import Prediction
     from expertplane_planner.kernels.host_tables import Search
-    from expertplane_planner.model.budget import MoveBudget
     from expertplane_planner.model.topology import Topology
 
     Integers: TypeAlias = NDArray[np.int64]
-    Reals: TypeAlias = NDArray[np.float64]
 
 
 _STEPS_BETWEEN_LOOKS = 16  # at the clock, where there is a time limit
@@ -61,23 +63,25 @@ class Effort:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Terrain:
-    """What the search knows about layers and ranks, in host memory.
+    """What the search knows about layers and ranks; tensors on the prediction's device.
 
     Attributes:
+        topology: Ranks and nodes; none is masked.
         mean: [L, E] float64, expected shares.
-        covariance: [L, E, E], of the same.
+        covariance: [L, E, E] float32 or float64, of the same.
         scale: [L] float64, tokens of a step.
         slowness: [R] float64, what loads are multiplied with.
         node: [R] int64, node of each rank.
         home: [L, E] int64, node that an expert is tied to, -1 for none.
     """
 
-    mean: Reals
-    covariance: NDArray[np.float32] | Reals
-    scale: Reals
-    slowness: Reals
-    node: Integers
-    home: Integers
+    topology: Topology
+    mean: Tensor
+    covariance: Tensor
+    scale: Tensor
+    slowness: Tensor
+    node: Tensor
+    home: Tensor
 
     @classmethod
     def of(cls, prediction: Prediction, topology: Topology, home: Tensor | None) -> Terrain:
@@ -88,19 +92,20 @@ class Terrain:
             topology: Ranks and nodes.
             home: [L, E] int64, node of each expert; None where experts are free.
         """
-        shape = tuple(prediction.mean.shape)
+        mean, device = prediction.mean, prediction.device
+        if home is None:
+            home = torch.full(mean.shape, -1, dtype=torch.int64, device=device)
+        # Worked out on the host, so that it does not depend on the device.
         capacity = torch.tensor([topology.capacities], dtype=torch.float64)
+        node = torch.arange(topology.num_ranks) // topology.ranks_per_node
         return cls(
-            mean=np.ascontiguousarray(prediction.mean.cpu().numpy()),
-            covariance=np.ascontiguousarray(prediction.dense_covariance().cpu().numpy()),
-            scale=prediction.scale.cpu().numpy(),
-            slowness=relative_slowness(capacity)[0].numpy(),
-            node=np.arange(topology.num_ranks) // topology.ranks_per_node,
-            home=(
-                np.full(shape, -1, dtype=np.int64)
-                if home is None
-                else np.ascontiguousarray(home.cpu().numpy())
-            ),
+            topology,
+            mean.contiguous(),
+            prediction.dense_covariance().contiguous(),
+            prediction.scale,
+            relative_slowness(capacity)[0].to(device),
+            node.to(device),
+            home.to(device).contiguous(),
         )
 
     def peaks(self, phy2log: Tensor, risk: float) -> Tensor:
@@ -109,11 +114,34 @@ class Terrain:
         Args:
             phy2log: [L, P] int64, every expert has a slot.
             risk: Standard deviations that count.
+
+        Returns:
+            On the host.
         """
-        held = np.ascontiguousarray(phy2log.cpu().numpy())
         effort = Effort(risk=risk, max_steps=0, max_count=1, tolerance=0.0)
-        peak = _Walk(self, held, held).search(effort, 0, 0).peak[:, 0]
-        return torch.from_numpy(peak * self.scale)
+        nowhere = _Walk(SearchTask(self, phy2log, phy2log, MoveBudget(), effort), 0)
+        _walk_on([nowhere], 0)
+        peak = torch.tensor([of_layer[0] for of_layer in nowhere.peak], dtype=torch.float64)
+        return peak * self.scale.cpu()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SearchTask:
+    """One deployment's search.
+
+    Attributes:
+        terrain: What is known about layers and ranks.
+        start: [L, P] int64, where to start; every expert has a slot.
+        origin: [L, P] int64, the placement that moves are counted from; -1 holds nothing.
+        budget: Moved slots, at most; those between origin and start count.
+        effort: How far to go.
+    """
+
+    terrain: Terrain
+    start: Tensor
+    origin: Tensor
+    budget: MoveBudget
+    effort: Effort
 
 
 def search_moves(
@@ -125,99 +153,170 @@ def search_moves(
     how many, is what gains most tokens over all layers within the total.
 
     Args:
-        terrain: What is known about layers and ranks.
-        start: [L, P] int64, where to start; every expert has a slot.
-        origin: [L, P] int64, the placement that moves are counted from; -1 holds nothing.
-        budget: Moved slots, at most; those between origin and start count.
+        terrain: See `SearchTask`, as for the others.
+        start: Where to start.
+        origin: What moves are counted from.
+        budget: Moved slots, at most.
         effort: How far to go.
 
     Returns:
         [L, P] int64 on the device of the start.
     """
-    held = np.ascontiguousarray(start.cpu().numpy())
-    before = np.ascontiguousarray(origin.cpu().numpy())
-    per_layer = held.shape[1] if budget.slots_per_layer is None else budget.slots_per_layer
+    return search_all([SearchTask(terrain, start, origin, budget, effort)])[0]
+
+
+def search_all(tasks: Sequence[SearchTask]) -> list[Tensor]:
+    """Return what `search_moves` finds for each task, in their order.
+
+    Tasks on equal machines that are searched alike share a launch, unless they look at the clock:
+    their layers are searched as those of one.
+    """
+    walks = [_walks_of(task) for task in tasks]
+    groups: dict[Hashable, list[_Walk]] = {}
+    for number, task in enumerate(tasks):
+        groups.setdefault(_kind(task, number), []).extend(walks[number])
+    for group in groups.values():
+        effort = group[0].task.effort
+        if effort.deadline_s is None:
+            _walk_on(group, effort.max_steps)
+            continue
+        for walk in group:
+            _walk_until(walk, effort.deadline_s)
+    return [_spent(task, of_task) for task, of_task in zip(tasks, walks, strict=True)]
+
+
+def _walks_of(task: SearchTask) -> list[_Walk]:
+    budget, (num_layers, num_slots) = task.budget, task.start.shape
+    per_layer = num_slots if budget.slots_per_layer is None else budget.slots_per_layer
     limits, total = [per_layer], budget.total_slots
-    if total is not None and total // len(held) < per_layer:
+    if total is not None and total // num_layers < per_layer:
         # A search that knows of little room takes cheaper steps than the first of a long one.
-        limits.append(total // len(held))
-    walks = [_walked(_Walk(terrain, held, before), effort, limit) for limit in limits]
+        limits.append(total // num_layers)
+    return [_Walk(task, limit) for limit in limits]
+
+
+def _kind(task: SearchTask, number: int) -> Hashable:
+    """Return what tasks that share a launch have in common."""
+    terrain, effort = task.terrain, task.effort
+    return (
+        # Priced layer by layer. Whoever looks at the clock walks alone.
+        (effort.risk, effort.max_steps, effort.max_count, effort.tolerance),
+        None if effort.deadline_s is None else number,
+        (terrain.topology.num_ranks, terrain.topology.num_nodes, terrain.topology.capacities),
+        (terrain.mean.shape[1], task.start.shape[1]),
+        (terrain.mean.device, terrain.covariance.dtype),
+    )
+
+
+def _walk_until(walk: _Walk, deadline_s: float) -> None:
+    """Walk until no step is left, or no time."""
+    max_steps = walk.task.effort.max_steps
+    for num_taken in range(0, max(1, max_steps), _STEPS_BETWEEN_LOOKS):
+        goes_on = _walk_on([walk], min(_STEPS_BETWEEN_LOOKS, max_steps - num_taken))
+        if not goes_on or time.perf_counter() >= deadline_s:
+            break
+
+
+def _walk_on(walks: Sequence[_Walk], max_steps: int) -> bool:
+    """Take further steps in all layers of all walks, and return whether there were any."""
+    terrains = [*dict.fromkeys(walk.task.terrain for walk in walks)]
+    first, effort = terrains[0], walks[0].task.effort
+    ends = np.cumsum([len(terrain.mean) for terrain in terrains]).tolist()
+    layers = {
+        terrain: np.arange(end - len(terrain.mean), end)
+        for terrain, end in zip(terrains, ends, strict=True)
+    }
+    on_device = [
+        torch.from_numpy(np.concatenate(parts)).to(first.mean.device)
+        for parts in (
+            [walk.held for walk in walks],
+            [walk.origin for walk in walks],
+            [layers[walk.task.terrain] for walk in walks],
+        )
+    ]
+    max_moved = [np.full(len(walk.held), walk.max_moved, np.int64) for walk in walks]
+    price = [np.full(len(walk.held), walk.task.effort.price, np.float64) for walk in walks]
+    found = improve_by_risk(
+        _stacked([terrain.mean for terrain in terrains]),
+        _stacked([terrain.covariance for terrain in terrains]),
+        _stacked([terrain.home for terrain in terrains]),
+        first.slowness,
+        first.node,
+        *on_device,
+        risk=effort.risk,
+        max_steps=max_steps,
+        bounds=Bounds(
+            max_moved=np.concatenate(max_moved),
+            max_count=effort.max_count,
+            tolerance=effort.tolerance,
+            price=np.concatenate(price),
+        ),
+    )
+    start = 0
+    for walk in walks:
+        walk.take(found, start)
+        start += len(walk.held)
+    return bool(found.num_steps.any())
+
+
+def _stacked(parts: list[Tensor]) -> Tensor:
+    """Return all in one, and of one not a copy."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _spent(task: SearchTask, walks: Sequence[_Walk]) -> Tensor:
+    """Return the placement after the steps that the budget goes to."""
+    total = task.budget.total_slots
     least = sum(moved[0] for moved in walks[0].moved)
     left = None if total is None else max(0, total - least)
     options = [
         [option for number, walk in enumerate(walks) for option in walk.options(number, layer)]
-        for layer in range(len(held))
+        for layer in range(len(task.start))
     ]
-    result = held.copy()
+    result = task.start.cpu().numpy().copy()
     for layer, option in enumerate(spend(options, left)):
         for slots, experts in walks[option.walk].steps[layer][: option.num_steps]:
             _fill(result[layer], slots, experts)
-    return torch.from_numpy(result).to(start.device)
-
-
-def _walked(walk: _Walk, effort: Effort, max_moved: int) -> _Walk:
-    """Return the walk at its end: no step is left, or no time."""
-    chunk = effort.max_steps if effort.deadline_s is None else _STEPS_BETWEEN_LOOKS
-    for num_taken in range(0, max(1, effort.max_steps), max(1, chunk)):
-        goes_on = walk.go_on(effort, max_moved, min(chunk, effort.max_steps - num_taken))
-        is_late = effort.deadline_s is not None and time.perf_counter() >= effort.deadline_s
-        if is_late or not goes_on:
-            break
-    return walk
+    return torch.from_numpy(result).to(task.start.device)
 
 
 class _Walk:
-    """The steps of all layers so far.
+    """The steps of all layers of a task so far, under one limit.
 
     Attributes:
+        held: [L, P], what slots hold after them.
         steps: per layer, (slots, experts) of each step.
         peak: per layer, the peak before the first step and after each, as a share.
         moved: per layer, moved slots before the first step and after each.
     """
 
-    def __init__(self, terrain: Terrain, start: Integers, origin: Integers) -> None:
-        self._terrain, self._origin = terrain, origin
-        self._held = start.copy()
-        self.steps: list[list[tuple[Integers, Integers]]] = [[] for _ in start]
-        self.peak: list[list[float]] = [[] for _ in start]
-        self.moved: list[list[int]] = [[] for _ in start]
+    def __init__(self, task: SearchTask, max_moved: int) -> None:
+        self.task, self.max_moved = task, max_moved
+        self.held: Integers = task.start.cpu().numpy().copy()
+        self.origin: Integers = task.origin.cpu().numpy()
+        self._scale = task.terrain.scale.tolist()
+        self.steps: list[list[tuple[Integers, Integers]]] = [[] for _ in self.held]
+        self.peak: list[list[float]] = [[] for _ in self.held]
+        self.moved: list[list[int]] = [[] for _ in self.held]
 
-    def search(self, effort: Effort, max_moved: int, max_steps: int) -> Search:
-        """Return further steps, without taking them."""
-        terrain = self._terrain
-        return improve_by_risk(
-            terrain.mean,
-            terrain.covariance,
-            self._held,
-            self._origin,
-            terrain.slowness,
-            terrain.node,
-            terrain.home,
-            risk=effort.risk,
-            max_steps=max_steps,
-            bounds=Bounds(max_moved, effort.max_count, effort.tolerance, effort.price),
-        )
-
-    def go_on(self, effort: Effort, max_moved: int, max_steps: int) -> bool:
-        """Take further steps and return whether there were any."""
-        found = self.search(effort, max_moved, max_steps)
-        for layer, count in enumerate(found.num_steps.tolist()):
-            first = 1 if self.peak[layer] else 0
-            self.peak[layer] += found.peak[layer, first : count + 1].tolist()
-            self.moved[layer] += found.moved[layer, first : count + 1].tolist()
+    def take(self, found: Search, start: int) -> None:
+        """Take the steps that were found; the first layer's are those at `start`."""
+        counts = found.num_steps[start : start + len(self.held)].tolist()
+        for layer, count in enumerate(counts):
+            row, first = start + layer, 1 if self.peak[layer] else 0
+            self.peak[layer] += found.peak[row, first : count + 1].tolist()
+            self.moved[layer] += found.moved[row, first : count + 1].tolist()
             for step in range(count):
-                slots, experts = found.slots[layer, step], found.experts[layer, step]
+                slots, experts = found.slots[row, step], found.experts[row, step]
                 self.steps[layer].append((slots, experts))
-                _fill(self._held[layer], slots, experts)
-        return bool(found.num_steps.any())
+                _fill(self.held[layer], slots, experts)
 
     def options(self, number: int, layer: int) -> list[Option]:
         """Return what a layer may do: take none of the steps, the first, the first two, ..."""
         peak, moved = self.peak[layer], self.moved[layer]
-        scale = float(self._terrain.scale[layer])
         return [
-            Option(max(0, now - moved[0]), (peak[0] - value) * scale, number, num_steps)
-            for num_steps, (value, now) in enumerate(zip(peak, moved, strict=True))
+            Option(max(0, now - moved[0]), (peak[0] - value) * self._scale[layer], number, taken)
+            for taken, (value, now) in enumerate(zip(peak, moved, strict=True))
         ]
 
 

@@ -11,6 +11,8 @@ from expertplane_planner.errors import InvalidLoadError
 
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 
@@ -65,6 +67,21 @@ class ExpertLoad:
                 f"got {list(weight.shape)}.",
             )
         return cls(weight.unsqueeze(0))
+
+    @classmethod
+    def stacked(cls, loads: Sequence[ExpertLoad]) -> ExpertLoad:
+        """Return the totals of several loads, layer after layer, as one sample.
+
+        For loads that are planned in one go. They have been checked, so that this one is not: it
+        may have more layers than a model, and the host does not wait for the device.
+
+        Args:
+            loads: At least one; of equally many logical experts, on one device.
+        """
+        stacked = object.__new__(cls)
+        totals = torch.cat([load.total() for load in loads])
+        object.__setattr__(stacked, "samples", totals.unsqueeze(0))
+        return stacked
 
     @property
     def num_samples(self) -> int:

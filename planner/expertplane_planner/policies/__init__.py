@@ -1,6 +1,13 @@
 """Named planning algorithms, one module each, behind one interface."""
 
-from .base import Departure, ImprovingPolicy, PlacementRequest, Policy
+from .base import (
+    Departure,
+    Improvement,
+    ImprovingPolicy,
+    JointlyImprovingPolicy,
+    PlacementRequest,
+    Policy,
+)
 from .registry import DEFAULT_POLICY, ENTRY_POINT_GROUP, get_policy, policy_names
 
 
@@ -8,7 +15,9 @@ __all__ = [
     "DEFAULT_POLICY",
     "ENTRY_POINT_GROUP",
     "Departure",
+    "Improvement",
     "ImprovingPolicy",
+    "JointlyImprovingPolicy",
     "PlacementRequest",
     "Policy",
     "get_policy",

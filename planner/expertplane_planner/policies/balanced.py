@@ -15,12 +15,13 @@ Differs from both:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
 from expertplane_planner.stages.distinct import pack_distinct
-from expertplane_planner.stages.replicate import Replication, max_copies, replicate_greedy
+from expertplane_planner.stages.fill import fill_distinct
+from expertplane_planner.stages.replicate import max_copies
 
 from .base import check_params
 from .pipeline import Pipeline
@@ -56,6 +57,8 @@ class BalancedParams:
 class BalancedPolicy:
     """Plans on the sum of the samples; as even as they allow, in milliseconds."""
 
+    plans_layers_alone: ClassVar[bool] = True
+
     params: BalancedParams = field(default_factory=BalancedParams)
 
     @property
@@ -71,13 +74,20 @@ class BalancedPolicy:
         """
         most = request.rules.max_replicas_per_expert
 
-        def replicate(weight: Tensor, num_replicas: int, num_packs: int) -> Replication:
-            bound = max_copies(weight.shape[1], num_replicas, num_packs)
-            bound = bound if most is None else min(bound, most)
-            return replicate_greedy(weight, num_replicas, max_count=bound)
+        def fill(weight: Tensor, expert: Tensor, num_slots: int, num_packs: int) -> Tensor:
+            bound = max_copies(weight.shape[1], num_slots, num_packs)
+            return fill_distinct(
+                weight,
+                expert,
+                num_slots,
+                num_packs,
+                max_count=bound if most is None else min(bound, most),
+                max_swaps=self.params.max_swaps,
+                tolerance=self.params.tolerance,
+            )
 
         return Pipeline(
-            pack_groups=self._pack, replicate=replicate, pack=self._pack, dtype=torch.float64
+            pack_groups=self._pack, pack=self._pack, fill=fill, dtype=torch.float64
         ).place(request)
 
     def _pack(self, weight: Tensor, kind: Tensor, num_packs: int) -> Packing:

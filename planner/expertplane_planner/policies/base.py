@@ -12,7 +12,7 @@ from expertplane_planner.model.rules import EngineRules
 
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -123,6 +123,23 @@ class Departure:
     mode."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Improvement:
+    """One of several placements to improve: the arguments of `ImprovingPolicy.improve`."""
+
+    request: PlacementRequest
+    """What to place and where; with a prediction."""
+
+    departure: Departure
+    """Where to set out from."""
+
+    budget: MoveBudget
+    """Moved slots, at most; what repair has moved counts."""
+
+    price: float
+    """Smallest gain per moved slot, as a share of the mean rank load."""
+
+
 def check_params(params: object, *, lowest: Mapping[str, float]) -> None:
     """Check that parameters of a policy are numbers of their kind and in their range.
 
@@ -155,8 +172,15 @@ class Policy(Protocol):
     Policies are deterministic: the same request on the same kind of device, with the same
     versions of the libraries, gives the same map. They keep nothing from one call to the next.
 
-    A policy that plans for ranks of unequal capacity says so by an attribute `weighs_ranks` that
-    is true; to others such a topology is not given.
+    What more a policy can do it says by attributes, which count as false where they are missing.
+    One that is true says:
+    - `weighs_ranks`: it plans for ranks of unequal capacity; to others such a topology is not
+      given.
+    - `plans_layers_alone`: `place` works out each layer's map from nothing but that layer's part
+      of `request.load.total()` and of `request.prediction`, besides what all layers share. Such a
+      policy may be given the layers of several requests as one request, whose load holds a
+      single sample, their totals, and more layers than a model has. An `ImprovingPolicy` then
+      always gets a prediction.
     """
 
     @property
@@ -206,3 +230,17 @@ class ImprovingPolicy(Policy, Protocol):
             phy2log: [num_layers, num_slots] int64, a placement.
         """
         ...
+
+
+@runtime_checkable
+class JointlyImprovingPolicy(ImprovingPolicy, Protocol):
+    """An improving policy that can do so for several requests in one go."""
+
+    def improve_all(self, cases: Sequence[Improvement]) -> list[Tensor]:
+        """Return what `improve` returns for each, in their order; of any shapes and devices."""
+        ...
+
+
+def plans_layers_alone(policy: Policy) -> bool:
+    """Return whether a policy says that it plans every layer alone, see `Policy`."""
+    return bool(getattr(policy, "plans_layers_alone", False))

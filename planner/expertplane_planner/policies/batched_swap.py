@@ -16,7 +16,7 @@ Differs from the source:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from expertplane_planner.stages.pack import Packing, pack_lpt
 from expertplane_planner.stages.refine import refine_peak
@@ -49,6 +49,8 @@ class BatchedSwapParams:
 @dataclass(frozen=True, slots=True)
 class BatchedSwapPolicy:
     """Plans on the sum of the samples; swaps until the heaviest rank cannot be relieved."""
+
+    plans_layers_alone: ClassVar[bool] = True
 
     params: BatchedSwapParams = field(default_factory=BatchedSwapParams)
 

@@ -17,7 +17,7 @@ Differs from the source:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from expertplane_planner.stages.pack import pack_lpt
 
@@ -38,6 +38,8 @@ class DeepSeekParams:
 @dataclass(frozen=True, slots=True)
 class DeepSeekPolicy:
     """The baseline: plans on the sum of the samples, bit-exact with DeepSeek's EPLB."""
+
+    plans_layers_alone: ClassVar[bool] = True
 
     params: DeepSeekParams = field(default_factory=DeepSeekParams)
 

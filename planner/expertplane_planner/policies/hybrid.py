@@ -17,7 +17,7 @@ Differs from the source:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from expertplane_planner.stages.pack import Packing, pack_lpt
 from expertplane_planner.stages.refine import refine_gap
@@ -54,6 +54,8 @@ class HybridParams:
 @dataclass(frozen=True, slots=True)
 class HybridPolicy:
     """Plans on the sum of the samples; close to DeepSeek's in cost, a little better in balance."""
+
+    plans_layers_alone: ClassVar[bool] = True
 
     params: HybridParams = field(default_factory=HybridParams)
 

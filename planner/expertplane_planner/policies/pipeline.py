@@ -42,6 +42,24 @@ class Replicator(Protocol):
         ...
 
 
+class Filler(Protocol):
+    """Gives redundant slots to experts and packs all replicas."""
+
+    def __call__(
+        self, weight: Tensor, expert: Tensor, num_slots: int, num_packs: int, /
+    ) -> Tensor:
+        """Return the logical expert of each slot, pack by pack, [num_rows, num_slots] int64.
+
+        Args:
+            weight: [num_rows, num_items] floating point, load per expert of the row.
+            expert: [num_rows, num_items] int64, logical experts of the row. Rows go layer by
+                layer and, inside a layer, node by node.
+            num_slots: Slots per row, at least num_items.
+            num_packs: Packs per row, divides num_slots.
+        """
+        ...
+
+
 class Packer(Protocol):
     """Shares items out to packs: expert groups to nodes, and replicas to ranks."""
 
@@ -74,6 +92,10 @@ class Pipeline:
 
     pack: Packer
     """Third: replicas to ranks, inside a node where experts are tied to one."""
+
+    fill: Filler | None = None
+    """Second and third in one, where replicas come without a rule of their own: not for those of
+    soft-hierarchical mode. None does one after the other."""
 
     dtype: torch.dtype = torch.float32
     """Floating point type of loads and of every sum over them."""
@@ -119,13 +141,17 @@ class Pipeline:
         num_slots = request.topology.num_slots // num_nodes
         # From here on a row is one node of one layer.
         own_weight = weight.gather(1, experts).reshape(-1, num_experts)
-        replicas = self.replicate(own_weight, num_slots, num_ranks)
-        # From the index inside a node back to the logical expert.
-        first = torch.arange(num_nodes, device=weight.device).view(1, -1, 1) * num_experts
-        index = (replicas.item.view(-1, num_nodes, num_slots) + first).flatten(1)
-        expert = experts.gather(1, index).view(-1, num_slots)
-        packing = self.pack(replicas.load(own_weight), expert, num_ranks)
-        return expert.gather(1, packing.contents(num_ranks)).view(len(weight), -1)
+        fill = self.fill or self._replicate_and_pack
+        filled = fill(own_weight, experts.reshape(-1, num_experts), num_slots, num_ranks)
+        return filled.view(len(weight), -1)
+
+    def _replicate_and_pack(
+        self, weight: Tensor, expert: Tensor, num_slots: int, num_packs: int, /
+    ) -> Tensor:
+        replicas = self.replicate(weight, num_slots, num_packs)
+        held = expert.gather(1, replicas.item)
+        packing = self.pack(replicas.load(weight), held, num_packs)
+        return held.gather(1, packing.contents(num_packs))
 
     def _fill_softly(self, weight: Tensor, request: PlacementRequest) -> Tensor:
         """Return the map of nodes with some replicas of other nodes' experts, [L, P] int64."""

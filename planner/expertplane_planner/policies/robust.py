@@ -23,30 +23,43 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from expertplane_planner.forecast import Prediction
-from expertplane_planner.migration.search import Effort, Terrain, search_moves
+from expertplane_planner.kernels import num_idle_starts
+from expertplane_planner.migration.search import (
+    Effort,
+    SearchTask,
+    Terrain,
+    search_all,
+    search_moves,
+)
 from expertplane_planner.model.budget import MoveBudget
 from expertplane_planner.model.homes import home_of_experts
 from expertplane_planner.model.placement import Placement
 from expertplane_planner.stages.distinct import pack_distinct
-from expertplane_planner.stages.replicate import Replication, max_copies, replicate_greedy
+from expertplane_planner.stages.fill import Uncertainty, diverse_starts, fill_by_risk
+from expertplane_planner.stages.replicate import max_copies
 from expertplane_planner.stages.risk import (
     expected_maximum,
     pack_by_risk,
     relative_slowness,
 )
 
-from .base import check_params
+from .base import Improvement, check_params
 from .pipeline import Pipeline
 
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
+    from expertplane_planner.kernels import Starts
     from expertplane_planner.model.topology import Topology
     from expertplane_planner.stages.pack import Packing
 
     from .base import Departure, PlacementRequest
 
+
+_MAX_IDLE_STARTS = 16
 
 _NOISE = 1e-12
 """Gain, as a share of the mean rank load, that may be rounding: no reason to move weights."""
@@ -73,6 +86,14 @@ class RobustParams:
     tolerance: float = 1e-5
     """Smallest gain of a swap or step, as a share of the mean rank load."""
 
+    num_starts: int = 0
+    """Packings that are tried per row, of which the best by the objective is taken. 0 is as many
+    as the device has idle multiprocessors for, up to 16: 1 on a CPU, and fewer where more layers
+    or deployments are planned at a time."""
+
+    noise: float = 0.05
+    """All starts but the first order replicas by load times a factor in [1 - noise, 1 + noise)."""
+
     time_limit_s: float = 0.0
     """Seconds after which a search ends with the best placement so far; the clock is looked at
     every few steps. A plan from scratch then comes from the search that otherwise starts at a
@@ -88,6 +109,8 @@ class RobustParams:
                 "replication_risk": 0.0,
                 "max_swaps": 0,
                 "tolerance": 0.0,
+                "num_starts": 0,
+                "noise": 0.0,
                 "time_limit_s": 0.0,
             },
         )
@@ -106,6 +129,11 @@ class RobustPolicy:
         """Name by which the policy is asked for."""
         return "robust"
 
+    @property
+    def plans_layers_alone(self) -> bool:
+        """Whether no layer's plan depends on other layers, see `Policy`; time is shared."""
+        return not self.params.time_limit_s
+
     def place(self, request: PlacementRequest) -> Tensor:
         """Return which logical expert each slot holds.
 
@@ -120,10 +148,19 @@ class RobustPolicy:
         max_swaps = params.max_swaps if deadline_s is None else 0
         most = request.rules.max_replicas_per_expert
 
-        def replicate(weight: Tensor, num_replicas: int, num_packs: int) -> Replication:
-            bound = max_copies(weight.shape[1], num_replicas, num_packs)
-            bound = bound if most is None else min(bound, most)
-            return replicate_greedy(weight, num_replicas, max_count=bound)
+        def fill(weight: Tensor, expert: Tensor, num_slots: int, num_packs: int) -> Tensor:
+            bound = max_copies(weight.shape[1], num_slots, num_packs)
+            return fill_by_risk(
+                Uncertainty(mean, covariance),
+                weight,
+                expert,
+                _slowness(capacity.view(-1, num_packs), weight),
+                self._starts(request, len(weight), num_slots),
+                risk=self._risk(request),
+                max_count=bound if most is None else min(bound, most),
+                max_swaps=max_swaps,
+                tolerance=params.tolerance,
+            )
 
         def pack_groups(weight: Tensor, group: Tensor, num_packs: int) -> Packing:
             return _pack_groups(weight, group, request.topology, params)
@@ -140,9 +177,7 @@ class RobustPolicy:
                 tolerance=params.tolerance,
             )
 
-        pipeline = Pipeline(
-            pack_groups=pack_groups, replicate=replicate, pack=pack, dtype=torch.float64
-        )
+        pipeline = Pipeline(pack_groups=pack_groups, pack=pack, fill=fill, dtype=torch.float64)
         phy2log = pipeline.place(request, mean + params.replication_risk * deviation)
         if deadline_s is None:
             return phy2log
@@ -155,16 +190,43 @@ class RobustPolicy:
         self, request: PlacementRequest, departure: Departure, budget: MoveBudget, *, price: float
     ) -> Tensor:
         """Return a placement within a budget, see `ImprovingPolicy.improve`."""
-        prediction = request.prediction or Prediction.of_window(request.load)
-        terrain = Terrain.of(prediction, request.topology, departure.home)
-        effort = self._effort(request, price=price, deadline_s=self._deadline_s())
-        return search_moves(terrain, departure.start, departure.origin, budget, effort)
+        case = Improvement(request=request, departure=departure, budget=budget, price=price)
+        return self.improve_all([case])[0]
+
+    def improve_all(self, cases: Sequence[Improvement]) -> list[Tensor]:
+        """Return a placement for each, see `JointlyImprovingPolicy.improve_all`."""
+        if self.params.time_limit_s:  # of each
+            return [search_all([self._task(case)])[0] for case in cases]
+        return search_all([self._task(case) for case in cases])
 
     def peaks(self, request: PlacementRequest, phy2log: Tensor) -> Tensor:
         """Return each layer's worst rank by mean + risk * deviation, see `ImprovingPolicy`."""
         prediction = request.prediction or Prediction.of_window(request.load)
         terrain = Terrain.of(prediction, request.topology, None)
         return terrain.peaks(phy2log, self._risk(request))
+
+    def _task(self, case: Improvement) -> SearchTask:
+        request, departure = case.request, case.departure
+        prediction = request.prediction or Prediction.of_window(request.load)
+        return SearchTask(
+            Terrain.of(prediction, request.topology, departure.home),
+            departure.start,
+            departure.origin,
+            case.budget,
+            self._effort(request, price=case.price, deadline_s=self._deadline_s()),
+        )
+
+    def _starts(self, request: PlacementRequest, num_rows: int, num_slots: int) -> Starts:
+        num_idle = num_idle_starts(request.load.samples.device, num_rows)
+        num_starts = self.params.num_starts or min(num_idle, _MAX_IDLE_STARTS)
+        return diverse_starts(
+            num_starts,
+            num_slots,
+            risk=self._risk(request),
+            spread=self.params.noise,
+            seed=request.seed,
+            like=request.load.samples,
+        )
 
     def _risk(self, request: PlacementRequest) -> float:
         return self.params.risk * expected_maximum(request.topology.num_ranks)
@@ -226,4 +288,4 @@ def _slowness(capacity: Tensor, weight: Tensor) -> Tensor:
     """Return the slowness of each pack of each row, where all layers have the same machine."""
     # On the host first, so that it does not depend on the device.
     slowness = relative_slowness(capacity).repeat(len(weight) // len(capacity), 1)
-    return slowness.to(weight.device)
+    return slowness.to(weight.device, non_blocking=True)

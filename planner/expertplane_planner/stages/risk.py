@@ -47,7 +47,7 @@ def pack_by_risk(
     of_layer = expert.reshape(len(mean), -1)
     counts = torch.zeros_like(mean, dtype=torch.int64)
     counts = counts.scatter_add(1, of_layer, torch.ones_like(of_layer))
-    held = kernels.pack_by_risk(
+    held, _ = kernels.pack_by_risk(
         mean,
         covariance,
         # An expert without replicas is in no row; its share is never asked for.
@@ -55,6 +55,7 @@ def pack_by_risk(
         expert,
         weight,
         slowness,
+        slowness.new_full((len(expert),), risk),
         risk=risk,
         max_swaps=max_swaps,
         tolerance=tolerance,

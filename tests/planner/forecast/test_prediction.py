@@ -171,3 +171,25 @@ def test_what_cannot_be_predicted_from_is_refused(call: object, field: str) -> N
         call()  # type: ignore[operator]  # a row of the table
 
     assert caught.value.field == field
+
+
+def test_predictions_can_be_stacked() -> None:
+    """Layer after layer, to the bit; and what was checked once is taken for right."""
+    one, other = (Prediction.from_samples(torch.rand(4, 2, 3) * 100) for _ in range(2))
+
+    stacked = Prediction.stacked([one, other, one])
+
+    assert (stacked.num_layers, stacked.num_logical_experts) == (6, 3)
+    for layer in range(6):
+        source = other if layer in (2, 3) else one
+        assert torch.equal(stacked.mean[layer], source.mean[layer % 2])
+        assert torch.equal(stacked.covariance_of(layer), source.covariance_of(layer % 2))
+        assert stacked.scale[layer] == source.scale[layer % 2]
+
+
+def test_a_factored_prediction_is_not_stacked() -> None:
+    """Ranks may differ, and dense ones are small."""
+    factored = Prediction.from_load(torch.ones(2, 3))
+
+    with pytest.raises(InvalidInputError, match="got a factored one"):
+        Prediction.stacked([factored, factored])

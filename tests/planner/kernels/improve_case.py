@@ -26,22 +26,29 @@ class Case:
     max_steps: int
     dtype: type = np.float64
 
-    def found(self) -> Search:
-        """Return what the kernel finds."""
-        first = self.layers[0]
-        bounds = self.bounds
-        return improve_by_risk(
-            np.array([layer.mean for layer in self.layers]),
-            np.array([layer.covariance for layer in self.layers], dtype=self.dtype),
-            np.array(self.rows),
-            np.array([layer.origin for layer in self.layers]),
-            np.array(first.slowness),
-            np.array(first.node),
-            np.array([layer.home for layer in self.layers]),
+    def found(self, improve: Any = improve_by_risk) -> Search:
+        """Return what a kernel finds, that of the host unless another one is given."""
+        first, bounds, num_layers = self.layers[0], self.bounds, len(self.layers)
+        covariance = torch.tensor([layer.covariance for layer in self.layers], dtype=torch.float64)
+        found: Search = improve(
+            torch.tensor([layer.mean for layer in self.layers], dtype=torch.float64),
+            covariance.to(torch.float32 if self.dtype is np.float32 else torch.float64),
+            torch.tensor([layer.home for layer in self.layers]),
+            torch.tensor(first.slowness, dtype=torch.float64),
+            torch.tensor(first.node),
+            torch.tensor(self.rows),
+            torch.tensor([layer.origin for layer in self.layers]),
+            torch.arange(num_layers),
             risk=first.risk,
             max_steps=self.max_steps,
-            bounds=Bounds(bounds.max_moved, bounds.max_count, bounds.tolerance, bounds.price),
+            bounds=Bounds(
+                max_moved=np.full(num_layers, bounds.max_moved),
+                max_count=bounds.max_count,
+                tolerance=bounds.tolerance,
+                price=np.full(num_layers, bounds.price),
+            ),
         )
+        return found
 
     def moved_slots(self, layer: int, row: list[int]) -> int:
         """Return the moved slots of a row as `Placement` counts them."""

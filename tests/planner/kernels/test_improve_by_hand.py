@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 
 from expertplane_planner.kernels.host_improve import improve_by_risk
@@ -55,6 +56,20 @@ def test_a_replica_gives_way_where_the_others_can_carry_its_tokens() -> None:
 
     assert _steps(case) == [([4, -1], [0, -1])]
     assert case.found().peak[0].tolist() == [13.0, 12.0]
+
+
+def test_what_the_others_have_to_carry_counts_as_if_nothing_came_to_their_relief() -> None:
+    """Ranks 6 7 | 6 3 | 3 3 | 1 1 | 1 1 | 7 3 | 7 3, and a third replica of the 12 leaves 4 7.
+
+    In place of the 3 on rank 2 the worst has 11; but rank 1, with nothing taken off it, would
+    have 12. In place of the 1 on rank 3 the worst has 11 either way: better, though looked at
+    later.
+    """
+    mean, row = [12.0, 21.0, 6.0, 3.0, 2.0, 1.0, 1.0, 3.0, 3.0], [0, 1, 0, 2, 2, 3, 4, 5, 4, 6]
+    case = _layer(mean, [*row, 1, 7, 1, 8], 7, max_moved=1, max_count=3, max_steps=1)
+
+    assert _steps(case) == [([6, -1], [0, -1])]
+    assert case.found().peak[0].tolist() == [13.0, 11.0]
 
 
 def test_a_swap_costs_twice_what_a_replacement_does() -> None:
@@ -142,21 +157,45 @@ def test_layers_are_searched_on_their_own() -> None:
 
 def test_nothing_is_written_to_what_it_was_given() -> None:
     """The map to start from stays as it was."""
-    rows = np.array([[0, 1, 2, 3]])
-    improve_by_risk(
-        np.array([[6.0, 5.0, 3.0, 2.0]]),
-        np.zeros((1, 4, 4)),
+    rows = torch.tensor([[0, 1, 2, 3]])
+    found = improve_by_risk(
+        torch.tensor([[6.0, 5.0, 3.0, 2.0]], dtype=torch.float64),
+        torch.zeros(1, 4, 4),
+        torch.full((1, 4), -1),
+        torch.ones(2, dtype=torch.float64),
+        torch.zeros(2, dtype=torch.int64),
         rows,
         rows,
-        np.ones(2),
-        np.zeros(2, dtype=np.int64),
-        np.full((1, 4), -1),
+        torch.tensor([0]),
         risk=0.0,
         max_steps=4,
-        bounds=Bounds(4, 2, 0.0, 0.0),
+        bounds=Bounds(np.array([4]), 2, 0.0, np.zeros(1)),
     )
 
+    assert found.num_steps.tolist() == [1]
     assert rows.tolist() == [[0, 1, 2, 3]]
+
+
+def test_each_start_has_its_layer_and_its_bounds() -> None:
+    """Ranks 6 5 | 3 2 and 8 1 | 1 0: of three starts in two layers, each goes as far as it may."""
+    rows = torch.tensor([[0, 1, 2, 3]] * 4)
+    found = improve_by_risk(
+        torch.tensor([[8.0, 1.0, 1.0, 0.0], [6.0, 5.0, 3.0, 2.0]], dtype=torch.float64),
+        torch.zeros(2, 4, 4),
+        torch.full((2, 4), -1),
+        torch.ones(2, dtype=torch.float64),
+        torch.zeros(2, dtype=torch.int64),
+        rows,
+        rows,
+        torch.tensor([1, 0, 1, 1]),
+        risk=0.0,
+        max_steps=1,
+        bounds=Bounds(np.array([2, 2, 1, 2]), 2, 0.0, np.array([0.0, 0.0, 0.0, 9.0])),
+    )
+
+    assert found.peak[:, 0].tolist() == [11.0, 9.0, 11.0, 11.0]
+    assert found.num_steps.tolist() == [1, 1, 0, 0]
+    assert found.peak[:2, 1].tolist() == [8.0, 8.0]
 
 
 _WITHOUT_NUMBA = """
@@ -167,12 +206,14 @@ importlib.machinery.PathFinder.find_spec = classmethod(
     lambda cls, name, *rest: None if name.split(".")[0] == "numba" else find_spec(name, *rest)
 )
 import numpy as np
+import torch
 from expertplane_planner.kernels.host_improve import improve_by_risk
 from expertplane_planner.kernels.host_tables import Bounds
 assert "numba" not in sys.modules
 case = json.loads(sys.stdin.read())
-arrays = [np.array(values) for values in case["arrays"]]
-found = improve_by_risk(*arrays, risk=1.5, max_steps=6, bounds=Bounds(9, 3, 1e-6, 0.0))
+tensors = [torch.tensor(v, dtype=getattr(torch, d)) for v, d in case["tensors"]]
+bounds = Bounds(np.full(2, 9), 3, 1e-6, np.zeros(2))
+found = improve_by_risk(*tensors, risk=1.5, max_steps=6, bounds=bounds)
 print(json.dumps([part.tolist() for part in found]))
 """
 
@@ -186,16 +227,19 @@ def test_without_numba_the_search_is_the_same() -> None:
     arrays = [
         mean,
         factor @ factor.transpose(0, 2, 1),
-        rows,
-        rows,
+        np.full((2, 8), -1),
         rng.uniform(0.8, 1.2, 4),
         np.zeros(4, dtype=np.int64),
-        np.full((2, 8), -1),
+        rows,
+        rows,
+        np.arange(2),
     ]
-    found = improve_by_risk(*arrays, risk=1.5, max_steps=6, bounds=Bounds(9, 3, 1e-6, 0.0))
+    tensors = [torch.from_numpy(values) for values in arrays]
+    bounds = Bounds(np.full(2, 9), 3, 1e-6, np.zeros(2))
+    found = improve_by_risk(*tensors, risk=1.5, max_steps=6, bounds=bounds)
     answer = subprocess.run(
         [sys.executable, "-c", _WITHOUT_NUMBA],
-        input=json.dumps({"arrays": [values.tolist() for values in arrays]}),
+        input=json.dumps({"tensors": [(v.tolist(), str(v.dtype)) for v in arrays]}),
         capture_output=True,
         text=True,
         check=False,

@@ -11,6 +11,7 @@ from hypothesis import given, settings, strategies as st
 from expertplane_planner.kernels import numba_risk, torch_risk
 
 from ...support import reference_risk
+from .legs import interprets_triton, packing_leg
 
 
 LEGS = (numba_risk.pack_by_risk, torch_risk.pack_by_risk)
@@ -38,13 +39,14 @@ class Case:
 
     def by(self, leg: Any, order: list[list[int]], **search: Any) -> list[Any]:
         """Return the rows as a leg packs them."""
-        packed = leg(
+        packed, _ = leg(
             self.mean.unsqueeze(0),
             self.covariance.unsqueeze(0),
             torch.tensor([self.counts], dtype=torch.float64).reciprocal(),
             torch.tensor(self.rows),
             torch.tensor(order),
             torch.tensor([self.slowness] * len(order), dtype=torch.float64),
+            torch.full((len(order),), self.risk, dtype=torch.float64),
             risk=self.risk,
             **search,
         )
@@ -83,18 +85,26 @@ def cases(draw: st.DrawFn) -> tuple[Case, list[list[int]]]:
     return Case(factors, mean, [row], draw(st.sampled_from([0, 1, 2])), slowness), order
 
 
-@pytest.mark.parametrize("leg", LEGS, ids=["numba", "torch"])
-def test_each_leg_equals_judging_every_pack_from_scratch(leg: Any) -> None:
+@pytest.mark.parametrize(
+    ("leg_name", "max_examples"),
+    [
+        ("numba_risk", 120),
+        ("torch_risk", 120),
+        pytest.param("triton_gpu", 40, marks=interprets_triton),
+    ],
+)
+def test_each_leg_equals_judging_every_pack_from_scratch(leg_name: str, max_examples: int) -> None:
     """Greedy choices, rescues and swaps are those of the reference, ties and all."""
 
-    @settings(deadline=None, max_examples=120)
+    @settings(deadline=None, max_examples=max_examples)
     @given(cases())
     def check(drawn: tuple[Case, list[list[int]]]) -> None:
         case, order = drawn
         search = {"max_swaps": 20, "tolerance": 1e-9}
-        assert case.by(leg, order, **search) == case.from_scratch(order, **search)
+        assert case.by(leg.pack_by_risk, order, **search) == case.from_scratch(order, **search)
 
-    check()
+    with packing_leg(leg_name) as leg:
+        check()
 
 
 def _random(seed: int, *, num_layers: int = 3, nodes: int = 1) -> tuple[Any, ...]:
@@ -131,6 +141,7 @@ def test_both_legs_agree_to_the_bit(
             expert,
             order,
             slowness,
+            torch.full((len(expert),), 2.5, dtype=torch.float64),
             risk=2.5,
             max_swaps=60,
             tolerance=1e-6,
@@ -138,7 +149,9 @@ def test_both_legs_agree_to_the_bit(
         for leg in LEGS
     )
 
-    assert torch.equal(numba, torch_ops)
+    assert torch.equal(numba[0], torch_ops[0])
+    # Square roots of torch may miss the nearest number by one, on CPUs with MKL.
+    torch.testing.assert_close(numba[1], torch_ops[1], rtol=1e-15, atol=0.0)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -150,13 +163,14 @@ def test_swaps_never_raise_the_worst_pack(seed: int) -> None:
     judge = reference_risk.Experts(mean[0].tolist(), covariance[0].tolist(), counts, 2.0, slowness)
     worst = []
     for max_swaps in (0, 1, 2, 5, 40):
-        held = numba_risk.pack_by_risk(
+        held, _ = numba_risk.pack_by_risk(
             mean,
             covariance,
             share,
             expert,
             order,
             torch.tensor([slowness], dtype=torch.float64),
+            torch.full((1,), 2.0, dtype=torch.float64),
             risk=2.0,
             max_swaps=max_swaps,
             tolerance=1e-9,

@@ -11,13 +11,20 @@ from hypothesis import given, settings, strategies as st
 from expertplane_planner import kernels
 
 from ...support import instances, reference
-from .legs import LEGS, every_leg
+from .legs import LEGS, every_packing_leg, packing_leg
 
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import ModuleType
 
     from torch import Tensor
+
+
+@pytest.fixture
+def leg(leg_name: str) -> Iterator[ModuleType]:
+    with packing_leg(leg_name) as packs:
+        yield packs
 
 
 def _pack(
@@ -42,13 +49,13 @@ def _tensors(weight: list[float], kind: list[int]) -> tuple[Tensor, Tensor]:
     return torch.tensor([weight], dtype=torch.float64), torch.tensor([kind])
 
 
-@every_leg
+@every_packing_leg
 def test_copies_part(leg: ModuleType) -> None:
     """Halves of 6 go to different packs, though 6 | 3 + 2 would leave the second one lighter."""
     assert _pack(leg, *_tensors([3.0, 3.0, 2.0, 1.0], [0, 0, 1, 2]), 2) == [[[0, 2], [1, 3]]]
 
 
-@every_leg
+@every_packing_leg
 def test_a_full_pack_makes_room_for_a_copy(leg: ModuleType) -> None:
     """Loads 9, 4, 3 and a copy of the 9 that weighs 2: the full pack gives its lightest item up.
 
@@ -58,7 +65,7 @@ def test_a_full_pack_makes_room_for_a_copy(leg: ModuleType) -> None:
     assert _pack(leg, *_tensors([9.0, 4.0, 3.0, 2.0], [0, 1, 2, 0]), 2) == [[[0, 2], [1, 3]]]
 
 
-@every_leg
+@every_packing_leg
 def test_more_copies_than_packs_share_one(leg: ModuleType) -> None:
     """Three copies in two packs cannot part: they are packed by load alone."""
     assert _pack(leg, *_tensors([3.0, 2.0, 1.0, 0.0], [0, 0, 0, 0]), 2) == [[[0, 3], [1, 2]]]
@@ -76,27 +83,27 @@ def _swapped_once(leg: ModuleType, kind: list[int], tolerance: float) -> list[li
     return packs
 
 
-@every_leg
+@every_packing_leg
 def test_a_swap_lowers_the_heaviest_pack(leg: ModuleType) -> None:
     """3 6 | 4 1: 6 for 4 and 3 for 1 gain 2 each; the 4 comes first in its pack."""
     assert _swapped_once(leg, [0, 1, 2, 3], 0.0) == [[2, 1], [0, 3]]
 
 
-@every_leg
+@every_packing_leg
 def test_a_gain_within_the_tolerance_is_left(leg: ModuleType) -> None:
     """The gain of 2 is more than 0.28 of the mean of 7, but not more than 0.3 of it."""
     assert _swapped_once(leg, [0, 1, 2, 3], 0.28) == [[2, 1], [0, 3]]
     assert _swapped_once(leg, [0, 1, 2, 3], 0.3) == [[2, 0], [1, 3]]
 
 
-@every_leg
+@every_packing_leg
 def test_no_swap_brings_copies_together(leg: ModuleType) -> None:
     """Were 6 and 1 copies, or 3 and 4, each swap would bring a pair together: none is made."""
     assert _swapped_once(leg, [0, 1, 2, 0], 0.0) == [[2, 0], [1, 3]]
     assert _swapped_once(leg, [0, 1, 1, 3], 0.0) == [[2, 0], [1, 3]]
 
 
-@every_leg
+@every_packing_leg
 def test_the_input_is_not_mutated(leg: ModuleType) -> None:
     """Weights and kinds are the same after as before."""
     weight, kind = _tensors([9.0, 4.0, 3.0, 2.0], [0, 1, 2, 0])

@@ -12,7 +12,15 @@ from hypothesis import given, settings, strategies as st
 
 from expertplane_planner import MoveBudget, Placement, Topology
 from expertplane_planner.forecast import Prediction
-from expertplane_planner.migration.search import Effort, Terrain, search_moves
+from expertplane_planner.kernels.improving import improve_by_risk
+from expertplane_planner.migration import search
+from expertplane_planner.migration.search import (
+    Effort,
+    SearchTask,
+    Terrain,
+    search_all,
+    search_moves,
+)
 
 
 def _effort(**changes: Any) -> Effort:
@@ -30,7 +38,8 @@ class Case:
         skew = torch.randn(num_layers, num_experts, generator=generator, dtype=torch.float64)
         size = torch.rand(num_layers, 1, generator=generator, dtype=torch.float64) * 1000 + 10
         tokens = torch.poisson((skew.exp() * size).expand(6, -1, -1), generator=generator)
-        self.terrain = Terrain.of(Prediction.from_samples(tokens), self.topology, None)
+        self.prediction = Prediction.from_samples(tokens)
+        self.terrain = Terrain.of(self.prediction, self.topology, None)
         self.start = Placement.initial(num_layers, num_experts, self.topology).phy2log
 
     def search(self, budget: MoveBudget, **effort: Any) -> torch.Tensor:
@@ -201,8 +210,8 @@ def test_a_layer_without_tokens_costs_no_budget() -> None:
     """A layer that had load in the past and none now is worth nothing, and gets nothing."""
     terrain, start = _two_layers()
     idle = Prediction(
-        torch.from_numpy(terrain.mean),
-        torch.from_numpy(terrain.covariance),
+        terrain.mean,
+        terrain.covariance,
         torch.tensor([22.0, 0.0], dtype=torch.float64),
     )
     topology = Topology(num_nodes=1, num_ranks=2, num_slots=4)
@@ -212,3 +221,62 @@ def test_a_layer_without_tokens_costs_no_budget() -> None:
     result = search_moves(terrain, start, origin, MoveBudget(total_slots=4), _effort())
 
     assert terrain.peaks(result, 0.0).tolist() == pytest.approx([11.0, 0.0])
+
+
+def _mixture() -> list[SearchTask]:
+    """Return tasks of two shapes, several budgets, prices and efforts; two look at the clock."""
+    far = time.perf_counter() + 3600.0
+    small = [Case(seed, num_layers) for seed, num_layers in ((0, 3), (1, 1), (2, 2), (3, 3))]
+    large = [Case(seed, num_experts=30, num_ranks=12) for seed in (4, 6)]
+    chosen: list[tuple[Case, MoveBudget, dict[str, Any]]] = [
+        (small[0], MoveBudget(), {}),
+        (large[0], MoveBudget(total_slots=30), {}),
+        (small[1], MoveBudget(slots_per_layer=3), {"price": 0.05}),
+        (small[2], MoveBudget(total_slots=5), {}),
+        (small[0], MoveBudget(slots_per_layer=4, total_slots=6), {}),
+        (small[3], MoveBudget(), {"risk": 0.0}),
+        (small[3], MoveBudget(total_slots=0), {}),
+        (small[3], MoveBudget(), {"max_steps": 2}),
+        (large[1], MoveBudget(), {"deadline_s": far}),
+        (large[1], MoveBudget(total_slots=40), {"deadline_s": far}),
+    ]
+    return [
+        SearchTask(case.terrain, case.start, case.start.roll(number % 2, dims=1), budget, effort)
+        for number, (case, budget, changes) in enumerate(chosen)
+        for effort in (_effort(**changes),)
+    ]
+
+
+def test_tasks_are_searched_together_as_each_is_alone() -> None:
+    """Whatever is searched in the same launch, the result of each task is the same."""
+    tasks = _mixture()
+    together = search_all(tasks)
+    alone = [search_moves(t.terrain, t.start, t.origin, t.budget, t.effort) for t in tasks]
+
+    assert search_all([]) == []
+    for number, (mine, theirs) in enumerate(zip(together, alone, strict=True)):
+        assert torch.equal(mine, theirs), number
+    assert sum(not torch.equal(new, t.start) for new, t in zip(together, tasks, strict=True)) > 7
+
+
+def test_tasks_of_one_kind_share_a_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers, budgets and prices may differ; other machines and efforts are searched apart."""
+    launches = []
+
+    def improve(*tensors: torch.Tensor, **options: Any) -> Any:
+        launches.append(len(tensors[-1]))
+        return improve_by_risk(*tensors, **options)
+
+    monkeypatch.setattr(search, "improve_by_risk", improve)
+    tasks = _mixture()
+    # 3 layers, 1, 2 under two limits, 3 under two limits, and 3 under two limits.
+    search_all([task for task in tasks if task.effort.deadline_s is None])
+    assert sorted(launches) == [3, 3, 6, 3 + 1 + 2 * 2 + 3 * 2 + 3 * 2]
+
+    slow = Topology(num_nodes=1, num_ranks=4, num_slots=12, rank_capacities=(1.0, 1.0, 1.0, 0.5))
+    case = Case(0)
+    uneven = Terrain.of(case.prediction, slow, None)
+    terrains = [case.terrain, uneven, case.terrain, uneven]
+    launches.clear()
+    search_all([SearchTask(t, case.start, case.start, MoveBudget(), _effort()) for t in terrains])
+    assert launches == [6, 6]

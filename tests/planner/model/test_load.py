@@ -100,6 +100,17 @@ def test_a_weight_has_two_dimensions() -> None:
     assert caught.value.field == "load.weight"
 
 
+def test_loads_can_be_stacked() -> None:
+    """Totals of both, layer after layer, exactly; there may be more than a load may have."""
+    long = ExpertLoad(torch.full((3, 200, 2), 2**52, dtype=torch.int64))
+    short = ExpertLoad(torch.tensor([[[1.5, 2.0]]]))
+
+    stacked = ExpertLoad.stacked([long, short, long])
+
+    assert stacked.samples.shape == (1, 401, 2)
+    assert torch.equal(stacked.total(), torch.cat([each.total() for each in (long, short, long)]))
+
+
 def test_to_the_same_device_is_free() -> None:
     """A load that is on the device already is returned as it is."""
     load = ExpertLoad(torch.ones(1, 1, 1))

@@ -92,6 +92,8 @@ def test_values_are_written_as_in_toml() -> None:
         "replication_risk": 2.5,
         "max_swaps": 1000,
         "tolerance": 1e-3,
+        "num_starts": 0,
+        "noise": 0.05,
         "time_limit_s": 0.25,
     }
 
