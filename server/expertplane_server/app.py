@@ -21,7 +21,7 @@ from expertplane_server.runtime.crash_points import CrashPoints
 from expertplane_server.runtime.directory import Directory
 from expertplane_server.runtime.lag import watch_lag
 from expertplane_server.runtime.services import Services
-from expertplane_server.runtime.solver import SolverProcess
+from expertplane_server.runtime.solver import SolverProcess, care_for_device
 from expertplane_server.runtime.store_thread import StoreThread
 from expertplane_server.runtime.watch_hub import WatchHub
 from expertplane_server.store import SqliteStore
@@ -66,6 +66,7 @@ class App:
         self._store: StoreThread | None = None
         self._scrape: tuple[WSGIServer, Thread] | None = None
         self._lag: asyncio.Task[None] | None = None
+        self._care: asyncio.Task[None] | None = None
         self.address = ""
         self.metrics_address = ""
 
@@ -114,8 +115,9 @@ class App:
         self._server, self.address = open_server(config.listen)
         store = self._open_store()
         self._store = StoreThread(store, metrics)
+        clock = SystemClock()
         self._solver = SolverProcess(
-            config.device, solve_timeout_s=config.solve_timeout_s, metrics=metrics
+            config.device, solve_timeout_s=config.solve_timeout_s, metrics=metrics, clock=clock
         )
         ready = await self._solver.start()
         services = Services(
@@ -123,7 +125,7 @@ class App:
             solver=self._solver,
             hub=WatchHub(),
             metrics=metrics,
-            clock=SystemClock(),
+            clock=clock,
             crash_points=crash_points,
         )
         self._directory = Directory(
@@ -148,6 +150,9 @@ class App:
         await self._server.start()
         self._start_metrics()
         self._lag = asyncio.create_task(watch_lag(metrics.loop_lag_seconds))
+        self._care = asyncio.create_task(
+            care_for_device(self._solver, self._directory.save_forecasts)
+        )
         await self._health.set_ready(True)
         logger.info(
             "serving on %s, epoch %d, store %s", self.address, store.epoch, config.store_path
@@ -160,6 +165,8 @@ class App:
         """
         assert self._server is not None
         assert self._directory is not None
+        if self._care is not None:
+            self._care.cancel()
         await self._health.set_ready(False)
         await asyncio.sleep(self._config.drain_delay_s)
         self._directory.drain(_RECONNECT_WINDOW_S)
@@ -174,8 +181,9 @@ class App:
 
     async def shutdown(self) -> None:
         """Gives everything back, in the opposite order."""
-        if self._lag is not None:
-            self._lag.cancel()
+        for task in (self._lag, self._care):
+            if task is not None:
+                task.cancel()
         if self._server is not None:
             await self._server.stop(None)
         if self._directory is not None:

@@ -37,7 +37,12 @@ _DEFAULTS = ServerConfig()
     show_default=True,
     help="Plans of each deployment to keep, at least 2.",
 )
-@click.option("--device", default=_DEFAULTS.device, show_default=True, help="auto, cpu or cuda:N.")
+@click.option(
+    "--device",
+    default=_DEFAULTS.device,
+    show_default=True,
+    help="Where to plan: cpu, cuda:N (or do not start), auto (cuda:0 if it can be used).",
+)
 @click.option(
     "--reflection/--no-reflection",
     "has_reflection",

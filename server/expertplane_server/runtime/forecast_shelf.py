@@ -6,13 +6,14 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from expertplane_planner import Forecast, ForecastParams
 from expertplane_server.core.limits import MAX_FORECAST_BYTES
+from expertplane_server.runtime.device_trouble import is_device_trouble
 
 
 if TYPE_CHECKING:
+    import torch
+
     from expertplane_server.runtime.jobs import ForecastRef
 
 
@@ -54,7 +55,8 @@ class ForecastShelf:
 
         Raises:
             MemoryError: there is no room for it now, which says nothing about the checkpoint;
-                torch has errors of its own for this, and they come through as well.
+                torch has errors of its own for this, and for a device that is lost, and they come
+                through as well.
         """
         assert ref.start is not None, "nowhere to begin"
         params = ForecastParams(
@@ -67,7 +69,7 @@ class ForecastShelf:
                 forecast = Forecast.from_bytes(ref.start.checkpoint, self._device)
                 refusal = _why_not(forecast, num_layers, num_experts, params)
             except Exception as error:  # whatever is wrong with it must not stop the planner
-                if _is_want_of_memory(error):
+                if _is_want_of_memory(error) or is_device_trouble(error):
                     raise
                 refusal = f"{type(error).__name__}: {error}"
         if forecast is None or refusal:
@@ -86,10 +88,9 @@ class ForecastShelf:
 
 
 def _is_want_of_memory(error: Exception) -> bool:
-    """Tells whether an error says nothing about what was read, only that there was no room."""
-    is_told_by_class = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
-    # On a CPU torch tells by its words alone.
-    return is_told_by_class or "can't allocate memory" in str(error)
+    """Tells whether an error says nothing about what was read, only that the host had no room."""
+    # Torch tells by its words alone.
+    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
 
 
 def _why_not(forecast: Forecast, num_layers: int, num_experts: int, wanted: Any) -> str:

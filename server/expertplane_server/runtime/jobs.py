@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -125,12 +126,57 @@ Job = SolveJob | LearnJob | CheckpointJob | ExpectJob | ScheduleJob | PolicyJob
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
-    """The process has its device and has solved something small."""
+class DeviceStatus:
+    """Where the process plans.
+
+    Attributes:
+        device: as torch writes it.
+        name: what its maker calls it; empty for the CPU.
+        used_bytes: memory of the device that the process has taken; 0 on the CPU.
+        total_bytes: memory of the device; 0 on the CPU.
+    """
 
     device: str
+    name: str = ""
+    used_bytes: int = 0
+    total_bytes: int = 0
+
+
+class TroubleReason(enum.StrEnum):
+    """Why a device is not planned on any more."""
+
+    OUT_OF_MEMORY = "out_of_memory"
+    """It had no room for a job."""
+    LOST = "lost"
+    """It cannot be used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """The device has failed; from now on the process plans on the CPU.
+
+    Attributes:
+        device: the one that failed.
+        error: one line.
+    """
+
+    device: str
+    reason: TroubleReason
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """The process has its device and has solved something small.
+
+    Attributes:
+        trouble: why it is on the CPU instead of the device that it was to have.
+    """
+
+    status: DeviceStatus
     torch_version: str
     policies: tuple[str, ...]
+    trouble: Trouble | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,4 +270,33 @@ class Failure:
 
 
 Result = Answer | Learned | Checkpoint | Expected | Scheduled | Lacking | Taken
-Reply = Ready | Result | Rejection | Failure
+Reply = Result | Rejection | Failure
+
+
+class Phase(enum.StrEnum):
+    """What the time of a solve goes to."""
+
+    FORECAST = "forecast"
+    """The forecast learns the window and says what to expect."""
+    PLAN = "plan"
+    """The plan is made; of those that are made together each waits for all."""
+    MEASURE = "measure"
+    """The plan is judged and written down."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """The reply to a job, and what is told beside it.
+
+    Attributes:
+        phases: seconds of each phase; empty unless a plan was made.
+    """
+
+    reply: Reply
+    status: DeviceStatus
+    phases: tuple[tuple[Phase, float], ...] = ()
+
+
+Message = Ready | Failure | Told | Trouble
+"""What comes from the solver process: first `Ready` or `Failure`, and for every tuple of jobs that
+it is sent, a `Told` for each in their order. A `Trouble` comes between them."""

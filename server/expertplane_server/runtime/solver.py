@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import multiprocessing
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -17,34 +13,34 @@ from expertplane_server.core.errors import (
     InvalidArgumentError,
     UnavailableError,
 )
-from expertplane_server.runtime import solver_entry
+from expertplane_server.runtime.clock import SystemClock
+from expertplane_server.runtime.job_queue import JobQueue
 from expertplane_server.runtime.jobs import (
     Answer,
     Failure,
-    Lacking,
     PolicyJob,
-    Ready,
     Rejection,
     SolveJob,
     Taken,
 )
+from expertplane_server.runtime.solver_host import SolverHost
 
 
 if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
-    from multiprocessing.context import SpawnProcess
+    from collections.abc import Awaitable, Callable
 
     from expertplane_server.core.plan import Solution
     from expertplane_server.core.spec import PolicyChoice
-    from expertplane_server.runtime.jobs import ForecastStatus, Job, Reply, Result
+    from expertplane_server.runtime.clock import Clock
+    from expertplane_server.runtime.jobs import ForecastStatus, Job, Ready, Reply, Result
     from expertplane_server.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-_START_TIMEOUT_S = 120.0
 _MAX_POLICY_CHECKS = 8
 _MAX_PENDING = limits.MAX_DEPLOYMENTS + limits.MAX_COMPUTES + _MAX_POLICY_CHECKS
 """One job of each deployment, and as many of each other kind as there may be at a time."""
+_CARE_INTERVAL_S = 5.0
 
 
 class RefusedJobError(InvalidArgumentError):
@@ -70,37 +66,52 @@ class RefusedJobError(InvalidArgumentError):
 
 
 class SolverProcess:
-    """One solver process, one job at a time, a short queue.
+    """One solver process and a short queue: one job at a time, or several solves on a device.
+
+    A device that fails is no outage: plans are made on the CPU until it can be used again.
 
     Args:
         device: "auto", "cpu" or "cuda:N".
-        solve_timeout_s: a solve that takes longer is taken for lost, and the process replaced.
+        solve_timeout_s: a process that is silent for longer is taken for lost, and replaced. What
+            is planned for together is one such silence; after trouble with the device solves go
+            one by one, and each has as long.
         metrics: where solves are counted.
+        clock: tells when to try a device again that has failed.
+        batches_on_cpu: plans for several solves together on the CPU as well, where it gains
+            nothing, and the first answer waits for the last; for tests.
     """
 
-    def __init__(self, device: str, *, solve_timeout_s: float, metrics: Metrics) -> None:
-        self._device = device
-        self._solve_timeout_s = solve_timeout_s
-        self._metrics = metrics
+    def __init__(
+        self,
+        device: str,
+        *,
+        solve_timeout_s: float,
+        metrics: Metrics,
+        clock: Clock | None = None,
+        batches_on_cpu: bool = False,
+    ) -> None:
+        self._host = SolverHost(
+            device,
+            solve_timeout_s=solve_timeout_s,
+            metrics=metrics,
+            clock=clock or SystemClock(),
+            batches_on_cpu=batches_on_cpu,
+        )
         self._num_pending = 0
         self._policy_checks = asyncio.Semaphore(_MAX_POLICY_CHECKS)
-        self._is_stopping = False
-        self._process: SpawnProcess | None = None
-        self._connection: Connection | None = None
-        # Its one thread waits for the process, so that the event loop does not; its queue is the
-        # queue of jobs.
+        self._queue = JobQueue()
+        # Its one thread waits for the process, so that the event loop does not. For every job it
+        # takes one turn, in which there may be nothing left to do.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="solver")
 
     async def start(self) -> Ready:
         """Starts the process and waits until it is warm.
 
         Raises:
-            UnavailableError: it did not come up, or cannot use its device.
+            UnavailableError: it did not come up, or cannot use the device that it is to have.
         """
         loop = asyncio.get_running_loop()
-        ready = await loop.run_in_executor(self._thread, self._spawn)
-        self._metrics.solver_device.labels(ready.device).set(1)
-        return ready
+        return await loop.run_in_executor(self._thread, self._host.start)
 
     async def solve(self, job: SolveJob) -> Solution:
         """Returns a plan for a load that belongs to no deployment; raises as `run` does."""
@@ -129,120 +140,78 @@ class SolverProcess:
                 reason="SOLVER_BUSY",
             )
         self._num_pending += 1
-        future = self._thread.submit(self._exchange, job)
+        future = self._queue.put(job)
         loop = asyncio.get_running_loop()
         future.add_done_callback(lambda _: _call_if_open(loop, self._finish_one))
+        self._thread.submit(self._take_turn)
         # A caller who gives up takes a waiting job out of the queue. One that the process has runs
         # to its end, or the pipe would be out of step.
         return unpack(await asyncio.wrap_future(future))
 
+    async def regain_device(self, prepare: Callable[[], Awaitable[None]]) -> None:
+        """Replaces a process that has left its device, if it is time to try the device again.
+
+        Not while jobs wait, unless they do so without end: the new process takes seconds to come.
+
+        Args:
+            prepare: saves what the process remembers.
+
+        Raises:
+            UnavailableError: no process came up; the next job tries again.
+        """
+        if not self._may_try_device():
+            return
+        await prepare()
+        # What was saved were jobs, and others may have come meanwhile.
+        if self._may_try_device():
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._host.try_device)
+
     async def stop(self) -> None:
         """Ends the process at once; jobs that wait are dropped."""
-        self._is_stopping = True
+        self._queue.cancel_all()
         self._thread.shutdown(wait=False, cancel_futures=True)
-        # Frees the thread when it waits for the process.
-        if self._process is not None:
-            _kill(self._process)
+        self._host.kill()
         await asyncio.to_thread(self._thread.shutdown)
-        self._end()
+        self._host.end()
 
     def _finish_one(self) -> None:
         """Makes room for another job; runs on the event loop."""
         self._num_pending -= 1
 
-    # In the solver thread.
+    def _may_try_device(self) -> bool:
+        """Tells whether the process may be replaced for the sake of its device."""
+        return self._host.may_try_device(is_idle=not self._num_pending)
 
-    def _spawn(self) -> Ready:
-        """Starts a process and returns its first word."""
-        # Never fork: grpc's threads would not survive it.
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(
-            target=solver_entry.main, args=(theirs, self._device), name="solver", daemon=True
-        )
-        try:
-            process.start()
-        except OSError as error:
-            ours.close()
-            raise _unavailable(self._device, f"it could not be started: {error}") from error
-        finally:
-            theirs.close()
-        self._process, self._connection = process, ours
-        reply = self._receive(_START_TIMEOUT_S)
-        if not isinstance(reply, Ready):
-            self._end()
-            message = reply.message if isinstance(reply, Failure) else "it did not come up"
-            raise _unavailable(self._device, message)
-        logger.info("solver ready on %s, torch %s", reply.device, reply.torch_version)
-        return reply
-
-    def _exchange(self, job: Job) -> Reply:
-        """Sends a job and returns the reply; a lost process is a failure, and is replaced."""
-        if self._is_stopping:
-            return Failure("the service is stopping")
-        if self._process is None:
-            self._spawn()
-        start_s = time.perf_counter()
-        reply = self._ask(job)
-        if reply is None:
-            self._end()
-            reply = Failure(f"the solver was lost or took over {self._solve_timeout_s:g} s")
-            self._metrics.solver_restarts.inc()
-            logger.error("solver lost; the next solve starts another")
-        if isinstance(job, SolveJob) and not isinstance(reply, Lacking):
-            self._metrics.solves.labels(type(reply).__name__.lower()).inc()
-            self._metrics.solve_seconds.observe(time.perf_counter() - start_s)
-        return reply
-
-    def _ask(self, job: Job) -> Reply | None:
-        """Sends a job and returns the reply, or None when the process is dead, stuck or late."""
-        assert self._connection is not None
-        assert self._process is not None
-        # A process that does not read lets even the sending hang; its end lets go of both.
-        watchdog = threading.Timer(self._solve_timeout_s, _kill, (self._process,))
-        watchdog.start()
-        try:
-            self._connection.send(job)
-            return self._receive(self._solve_timeout_s)
-        except OSError:
-            return None
-        finally:
-            watchdog.cancel()
-
-    def _receive(self, timeout_s: float) -> Reply | None:
-        """Returns the next reply, or None when the process is dead or late."""
-        assert self._connection is not None
-        try:
-            if not self._connection.poll(timeout_s):
-                return None
-            reply: Reply = self._connection.recv()
-        except (EOFError, OSError):
-            return None
-        return reply
-
-    def _end(self) -> None:
-        """Ends the process and closes its pipe."""
-        if self._process is None or self._connection is None:
+    def _take_turn(self) -> None:
+        """Has the process do what is next in the queue; runs in the solver thread."""
+        if not self._queue:
             return
-        self._connection.close()
-        _kill(self._process)
-        self._process.join()
-        self._process.close()
-        self._process = self._connection = None
+        failure = None
+        try:
+            # First, as the device that it comes up on tells how many jobs may go together.
+            self._host.ensure()
+        except Exception as error:
+            failure = error
+        jobs = self._queue.take(self._host.max_solves())
+        try:
+            if failure is not None:
+                raise failure
+            if jobs:
+                self._host.exchange(jobs)
+        except Exception as error:
+            for each in jobs:
+                if not each.future.done():
+                    each.future.set_exception(error)
 
 
-def _unavailable(device: str, message: str) -> UnavailableError:
-    """Returns the refusal of a service that has no solver."""
-    return UnavailableError(
-        f"Expected a solver process on device {device}, got: {message}",
-        reason="SOLVER_UNAVAILABLE",
-    )
-
-
-def _kill(process: SpawnProcess) -> None:
-    """Kills a process, which keeps nothing that is worth a goodbye; no-op when it is gone."""
-    with contextlib.suppress(ValueError):  # closed by the solver thread meanwhile
-        process.kill()
+async def care_for_device(solver: SolverProcess, prepare: Callable[[], Awaitable[None]]) -> None:
+    """Tries, for ever, to get back a device that has failed; see `SolverProcess.regain_device`."""
+    while True:
+        await asyncio.sleep(_CARE_INTERVAL_S)
+        try:
+            await solver.regain_device(prepare)
+        except UnavailableError as error:
+            logger.error("solver: %s", error.message)
 
 
 def _call_if_open(loop: asyncio.AbstractEventLoop, function: object) -> None:
@@ -263,7 +232,5 @@ def unpack(reply: Reply) -> Result:
             raise RefusedJobError(reply.message, field=reply.field, forecast=reply.forecast)
         case Failure(message):
             raise UnavailableError(f"Expected an answer, got: {message}.", reason="SOLVER_FAILED")
-        case Ready():
-            raise AssertionError("the solver process spoke out of turn")
         case _:
             return reply

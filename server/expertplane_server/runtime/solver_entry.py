@@ -20,7 +20,7 @@ _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 _NICENESS = 10
 
 
-def main(connection: Connection, device: str) -> None:
+def main(connection: Connection, device: str, insists: bool) -> None:
     """Leaves one core to the event loop and hands over to the worker."""
     # Ctrl-C reaches the whole process group; the parent decides when this process ends. Said
     # before torch is imported, which takes seconds.
@@ -29,7 +29,8 @@ def main(connection: Connection, device: str) -> None:
     os.nice(_NICENESS)
     from expertplane_server.runtime import solver_worker
 
-    solver_worker.main(connection, device, max(1, available_cores() - 1))
+    num_threads = max(1, available_cores() - 1)
+    solver_worker.main(connection, device, num_threads, insists=insists)
 
 
 def available_cores() -> int:

@@ -31,10 +31,14 @@ HELLO_OUTCOMES = (
 NACK_KINDS = ("transient", "permanent")
 PLAN_OUTCOMES = ("published", "committed", "applied", "aborted", "failed")
 SLOW_READER_CAUSES = ("overflow", "write_timeout")
+SOLVE_PHASES = ("forecast", "plan", "measure")
+DEVICE_FAILURES = ("out_of_memory", "lost")
 _MAX_DEPLOYMENT_LABELS = 100
 _OTHER = "_other"
 _FAST_S = (0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
 _SLOW_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_PHASE_S = (0.0005, 0.001, 0.002, *_SLOW_S)
+_BATCH_SOLVES = (1, 2, 4, 8, 16, 32)
 _ROLLOUT_S = (0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
 
 
@@ -55,6 +59,7 @@ class Metrics:
         self._define_deployments()
         self._define_plans()
         self._define_forecasts()
+        self._define_solver()
         self._define_machinery()
 
     def _define_requests(self) -> None:
@@ -253,14 +258,8 @@ class Metrics:
         for outcome in ("saved", "restored", "refused", "failed"):
             self.forecast_checkpoints.labels(outcome)
 
-    def _define_machinery(self) -> None:
-        """Defines what concerns loop, solver and store."""
-        self.loop_lag_seconds = Histogram(
-            "expertplane_event_loop_lag_seconds",
-            "By how much a short sleep on the event loop overruns.",
-            buckets=_FAST_S,
-            registry=self.registry,
-        )
+    def _define_solver(self) -> None:
+        """Defines what concerns the solver process."""
         self.solves = Counter(
             "expertplane_solves_total",
             "Plans asked of the solver process by outcome: answer, rejection, failure.",
@@ -273,15 +272,61 @@ class Metrics:
             buckets=_SLOW_S,
             registry=self.registry,
         )
+        self.solver_phase_seconds = Histogram(
+            "expertplane_solver_phase_seconds",
+            "Time of a solve by phase: forecast, plan (all plans made together), measure.",
+            ["phase"],
+            buckets=_PHASE_S,
+            registry=self.registry,
+        )
+        for phase in SOLVE_PHASES:
+            self.solver_phase_seconds.labels(phase)
+        self.solver_batch_solves = Histogram(
+            "expertplane_solver_batch_solves",
+            "Solves that went to the solver process together; one at a time on a CPU.",
+            buckets=_BATCH_SOLVES,
+            registry=self.registry,
+        )
         self.solver_restarts = Counter(
             "expertplane_solver_restarts_total",
             "Solver processes that were lost.",
             registry=self.registry,
         )
+        self._define_device()
+
+    def _define_device(self) -> None:
+        """Defines what concerns the device that the solver process plans on."""
         self.solver_device = Gauge(
             "expertplane_solver_device_info",
-            "The device that the solver process owns.",
-            ["device"],
+            "The device that the solver process plans on, and what its maker calls it.",
+            ["device", "name"],
+            registry=self.registry,
+        )
+        self.solver_device_used_bytes = Gauge(
+            "expertplane_solver_device_memory_used_bytes",
+            "Memory of the device that the solver process has taken, cache included; 0 on a CPU.",
+            registry=self.registry,
+        )
+        self.solver_device_total_bytes = Gauge(
+            "expertplane_solver_device_memory_total_bytes",
+            "Memory of the device; 0 on a CPU.",
+            registry=self.registry,
+        )
+        self.solver_device_failures = Counter(
+            "expertplane_solver_device_failures_total",
+            "Device failures, each followed by a time on the CPU: out_of_memory, lost.",
+            ["reason"],
+            registry=self.registry,
+        )
+        for reason in DEVICE_FAILURES:
+            self.solver_device_failures.labels(reason)
+
+    def _define_machinery(self) -> None:
+        """Defines what concerns loop, store and core."""
+        self.loop_lag_seconds = Histogram(
+            "expertplane_event_loop_lag_seconds",
+            "By how much a short sleep on the event loop overruns.",
+            buckets=_FAST_S,
             registry=self.registry,
         )
         self.store_seconds = Histogram(

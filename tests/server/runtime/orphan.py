@@ -13,8 +13,7 @@ async def main() -> None:
     """Start the solver and wait to be killed."""
     solver = SolverProcess("cpu", solve_timeout_s=60.0, metrics=Metrics())
     await solver.start()
-    assert solver._process is not None
-    sys.stdout.write(f"{solver._process.pid}\n")
+    sys.stdout.write(f"{solver._host.pid}\n")
     sys.stdout.flush()
     await asyncio.Event().wait()
 

@@ -72,14 +72,14 @@ def solve_job(samples: np.ndarray[Any, Any], of: ForecastRef | None, **changes: 
 
 def solved(by: Worker, job: SolveJob) -> Solution:
     """Return the plan for a job."""
-    answer = by.do(job)
+    answer = by.reply(job)
     assert isinstance(answer, Answer)
     return answer.solution
 
 
 def checkpoint(of: Worker, name: str = "prod/v3") -> bytes:
     """Return a forecast as it is written down."""
-    written = of.do(CheckpointJob(ref(name)))
+    written = of.reply(CheckpointJob(ref(name)))
     assert isinstance(written, Checkpoint)
     return written.content
 
@@ -87,9 +87,9 @@ def checkpoint(of: Worker, name: str = "prod/v3") -> bytes:
 def test_every_window_is_learned() -> None:
     """Solved for or not, a window is part of the forecast, all its samples counted."""
     made, alone = worker(), Forecast(NUM_LAYERS, NUM_EXPERTS)
-    first = made.do(LearnJob(window(0), ref(is_new=True)))
-    second = made.do(solve_job(window(1), ref()))
-    third = made.do(solve_job(window(2, num_samples=3), ref()))
+    first = made.reply(LearnJob(window(0), ref(is_new=True)))
+    second = made.reply(solve_job(window(1), ref()))
+    third = made.reply(solve_job(window(2, num_samples=3), ref()))
     for seed, num_samples in ((0, 8), (1, 8), (2, 3)):
         alone.observe(torch.from_numpy(window(seed, num_samples)))
 
@@ -104,14 +104,14 @@ def test_every_window_is_learned() -> None:
 def test_window_of_a_failed_solve_is_learned() -> None:
     """A plan that cannot be made does not cost the forecast its window."""
     made = worker()
-    made.do(LearnJob(window(0), ref(is_new=True)))
+    made.reply(LearnJob(window(0), ref(is_new=True)))
     impossible = PlacementRules(max_replicas=1)  # 24 slots are more than 16 experts
-    refused = made.do(solve_job(window(1), ref(), rules=impossible))
+    refused = made.reply(solve_job(window(1), ref(), rules=impossible))
     assert isinstance(refused, Rejection)
     assert refused.field == "engine.max_replicas_per_expert"
     assert refused.forecast is not None
     assert refused.forecast.num_windows == 2
-    learned = made.do(LearnJob(window(2), ref()))
+    learned = made.reply(LearnJob(window(2), ref()))
 
     assert isinstance(learned, Learned)
     assert learned.forecast.num_windows == 3
@@ -123,7 +123,7 @@ def test_held_out_samples_are_not_seen() -> None:
     other[3::4] = window(7)[3::4]
     made = [worker(), worker()]
     for each in made:
-        each.do(LearnJob(window(0), ref(is_new=True)))
+        each.reply(LearnJob(window(0), ref(is_new=True)))
     plans = [
         solved(each, solve_job(samples, ref(), policy=PolicyChoice(max_moved_slots=3)))
         for each, samples in zip(made, (usual, other), strict=True)
@@ -159,9 +159,9 @@ def test_forecast_makes_the_plan() -> None:
     plans = []
     for past in (range(10, 14), range(20, 24)):
         made = worker()
-        made.do(LearnJob(window(0), ref(is_new=True)))
+        made.reply(LearnJob(window(0), ref(is_new=True)))
         for seed in past:
-            made.do(LearnJob(window(seed), ref()))
+            made.reply(LearnJob(window(seed), ref()))
         plans.append(solved(made, solve_job(window(1), ref())))
 
     assert plans[0].digest != plans[1].digest
@@ -170,12 +170,12 @@ def test_forecast_makes_the_plan() -> None:
 def test_restart_changes_nothing() -> None:
     """A forecast that went through a checkpoint makes the same plans, to the bit."""
     kept = worker()
-    kept.do(LearnJob(window(0), ref(is_new=True)))
+    kept.reply(LearnJob(window(0), ref(is_new=True)))
     for seed in (1, 2, 3):
-        kept.do(solve_job(window(seed), ref()))
+        kept.reply(solve_job(window(seed), ref()))
     restarted, content = worker(), checkpoint(kept)
     resumed = replace(ref(), start=Start(content))
-    assert isinstance(restarted.do(solve_job(window(4), ref())), Lacking)
+    assert isinstance(restarted.reply(solve_job(window(4), ref())), Lacking)
 
     plans = [
         solved(kept, solve_job(window(4), ref())),
@@ -192,11 +192,11 @@ def test_restart_changes_nothing() -> None:
 def test_forecast_that_is_not_remembered(job: Any) -> None:
     """A worker that lacks a forecast says so and does nothing; another generation is another."""
     made = worker()
-    assert isinstance(made.do(job), Lacking)
-    made.do(LearnJob(window(0), ref(generation=2, start=Start(None))))
-    made.do(LearnJob(window(0), ref("other/name", is_new=True)))
+    assert isinstance(made.reply(job), Lacking)
+    made.reply(LearnJob(window(0), ref(generation=2, start=Start(None))))
+    made.reply(LearnJob(window(0), ref("other/name", is_new=True)))
 
-    assert isinstance(made.do(job), Lacking)
+    assert isinstance(made.reply(job), Lacking)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_forecast_that_is_not_remembered(job: Any) -> None:
 def test_checkpoint_that_cannot_be_used(damage: str) -> None:
     """A damaged or foreign checkpoint is told of, and the forecast begins with nothing."""
     made = worker()
-    made.do(LearnJob(window(0), ref(is_new=True)))
+    made.reply(LearnJob(window(0), ref(is_new=True)))
     content = checkpoint(made)
     flipped = bytearray(content)
     flipped[len(content) // 2] ^= 0xFF
@@ -220,14 +220,14 @@ def test_checkpoint_that_cannot_be_used(damage: str) -> None:
         "other parameters": content,
     }[damage]
     parameters = ForecastParameters(recent_windows=2 if damage == "other parameters" else 1)
-    answer = made.do(solve_job(window(1), ref(parameters=parameters, start=Start(unusable))))
+    answer = made.reply(solve_job(window(1), ref(parameters=parameters, start=Start(unusable))))
 
     assert isinstance(answer, Answer)
     assert answer.forecast is not None
     assert answer.forecast.num_windows == 1
     assert answer.forecast.refusal != ""
     cold = worker()
-    cold.do(LearnJob(window(1), ref(is_new=True, parameters=parameters)))
+    cold.reply(LearnJob(window(1), ref(is_new=True, parameters=parameters)))
     assert checkpoint(made) == checkpoint(cold)
 
 
@@ -235,8 +235,8 @@ def test_start_goes_before_memory() -> None:
     """A deployment that begins anew, as one of an earlier name does, shares nothing with it."""
     made = worker()
     for _ in range(3):
-        made.do(LearnJob(window(0), ref(is_new=True)))
-    learned = made.do(LearnJob(window(1), ref(is_new=True)))
+        made.reply(LearnJob(window(0), ref(is_new=True)))
+    learned = made.reply(LearnJob(window(1), ref(is_new=True)))
 
     assert isinstance(learned, Learned)
     assert learned.forecast.num_windows == 1
@@ -249,12 +249,12 @@ def test_least_recently_used_is_dropped() -> None:
     )
     made = worker(max_forecast_bytes=2 * size)
     for name in ("a/a", "b/b"):
-        made.do(LearnJob(window(0), ref(name, is_new=True)))
-    made.do(LearnJob(window(1), ref("a/a")))
-    made.do(LearnJob(window(0), ref("c/c", is_new=True)))
+        made.reply(LearnJob(window(0), ref(name, is_new=True)))
+    made.reply(LearnJob(window(1), ref("a/a")))
+    made.reply(LearnJob(window(0), ref("c/c", is_new=True)))
 
     kept = {
-        name: not isinstance(made.do(CheckpointJob(ref(name))), Lacking)
+        name: not isinstance(made.reply(CheckpointJob(ref(name))), Lacking)
         for name in ("a/a", "b/b", "c/c")
     }
     assert kept == {"a/a": True, "b/b": False, "c/c": True}
@@ -263,11 +263,11 @@ def test_least_recently_used_is_dropped() -> None:
 def test_one_forecast_always_fits() -> None:
     """A forecast that is larger than the bound by itself is remembered all the same."""
     made = worker(max_forecast_bytes=1)
-    made.do(LearnJob(window(0), ref("a/a", is_new=True)))
-    made.do(LearnJob(window(0), ref("b/b", is_new=True)))
+    made.reply(LearnJob(window(0), ref("a/a", is_new=True)))
+    made.reply(LearnJob(window(0), ref("b/b", is_new=True)))
 
-    assert isinstance(made.do(LearnJob(window(1), ref("b/b"))), Learned)
-    assert isinstance(made.do(LearnJob(window(1), ref("a/a"))), Lacking)
+    assert isinstance(made.reply(LearnJob(window(1), ref("b/b"))), Learned)
+    assert isinstance(made.reply(LearnJob(window(1), ref("a/a"))), Lacking)
 
 
 def test_forecasts_keep_to_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,8 +282,8 @@ def test_forecasts_keep_to_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     made, before = worker(), torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        made.do(LearnJob(window(0), ref(is_new=True)))
-        made.do(solve_job(window(1), ref()))
+        made.reply(LearnJob(window(0), ref(is_new=True)))
+        made.reply(solve_job(window(1), ref()))
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -300,7 +300,7 @@ def test_drift_is_told() -> None:
         return rng.poisson(mean, size=(8, NUM_LAYERS, NUM_EXPERTS)).astype(np.float64)
 
     made = worker()
-    made.do(LearnJob(steady(usual), ref(is_new=True)))
+    made.reply(LearnJob(steady(usual), ref(is_new=True)))
     calm = [solved(made, solve_job(steady(usual), ref())).is_drifting for _ in range(12)]
     sudden = solved(made, solve_job(steady(usual[..., ::-1] ** 2), ref()))
 

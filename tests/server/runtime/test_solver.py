@@ -71,15 +71,14 @@ async def solver() -> AsyncIterator[SolverProcess]:
 
 def pid_of(solver: SolverProcess) -> int:
     """Return the id of the solver's process."""
-    assert solver._process is not None
-    assert solver._process.pid is not None
-    return solver._process.pid
+    assert solver._host.pid is not None
+    return solver._host.pid
 
 
 def count(solver: SolverProcess, outcome: str) -> float:
     """Return how many solves ended so."""
     name, labels = "expertplane_solves_total", {"outcome": outcome}
-    return solver._metrics.registry.get_sample_value(name, labels) or 0.0
+    return solver._host._metrics.registry.get_sample_value(name, labels) or 0.0
 
 
 async def test_solves_and_refuses(solver: SolverProcess) -> None:

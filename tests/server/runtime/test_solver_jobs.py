@@ -7,16 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from expertplane_planner import Forecast, InvalidInputError
+from expertplane_planner import Forecast
 from expertplane_server.core.parameters import MigrationParameters
 from expertplane_server.core.plan import Evaluation
 from expertplane_server.core.spec import TopologySpec
-from expertplane_server.runtime import planning
+from expertplane_server.runtime import solutions
 from expertplane_server.runtime.jobs import (
     Expected,
     ExpectJob,
     Lacking,
     LearnJob,
+    Rejection,
     Scheduled,
     ScheduleJob,
     Start,
@@ -57,7 +58,7 @@ def schedule_job(before: Any, after: Any, **changes: Any) -> ScheduleJob:
 def test_known_samples_teach_nothing() -> None:
     """A plan for samples that the forecast knows leaves it as it is, to the byte."""
     solver = worker()
-    solver.do(LearnJob(window(1), ref(is_new=True)))
+    solver.reply(LearnJob(window(1), ref(is_new=True)))
     before = checkpoint(solver)
     solution = solved(solver, solve_job(window(1), ref(), teaches=False))
 
@@ -77,8 +78,8 @@ def test_known_samples_that_the_forecast_has_lost() -> None:
 def test_expectation() -> None:
     """Tokens a sample: about the mean of the window, and how far a sample strays from it."""
     solver, samples = worker(), window(1, 64)
-    solver.do(LearnJob(samples, ref(is_new=True)))
-    told = solver.do(expect_job())
+    solver.reply(LearnJob(samples, ref(is_new=True)))
+    told = solver.reply(expect_job())
 
     assert isinstance(told, Expected)
     assert told.mean.dtype == told.standard_deviation.dtype == np.float32
@@ -93,8 +94,8 @@ def test_expectation_of_an_idle_layer() -> None:
     """A layer without load expects none, and no NaN."""
     solver, samples = worker(), window(1)
     samples[:, 1] = 0
-    solver.do(LearnJob(samples, ref(is_new=True)))
-    told = solver.do(expect_job())
+    solver.reply(LearnJob(samples, ref(is_new=True)))
+    told = solver.reply(expect_job())
 
     assert isinstance(told, Expected)
     assert (told.mean[1] == 0).all()
@@ -104,9 +105,9 @@ def test_expectation_of_an_idle_layer() -> None:
 def test_nothing_to_expect() -> None:
     """A forecast that is not remembered, or knows no window, is lacking; none is made of it."""
     solver = worker()
-    assert isinstance(solver.do(expect_job()), Lacking)
-    assert isinstance(solver.do(expect_job(start=Start(None))), Lacking)
-    assert isinstance(solver.do(expect_job(start=Start(b"damaged"))), Lacking)
+    assert isinstance(solver.reply(expect_job()), Lacking)
+    assert isinstance(solver.reply(expect_job(start=Start(None))), Lacking)
+    assert isinstance(solver.reply(expect_job(start=Start(b"damaged"))), Lacking)
 
 
 def test_schedule() -> None:
@@ -114,7 +115,7 @@ def test_schedule() -> None:
     after = START.copy()
     after[:, [0, 23]] = after[:, [23, 0]]
     migration = MigrationParameters(bytes_per_expert=10)
-    told = worker().do(schedule_job(START, after, migration=migration))
+    told = worker().reply(schedule_job(START, after, migration=migration))
 
     assert isinstance(told, Scheduled)
     assert told.transfers is not None
@@ -129,7 +130,7 @@ def test_schedule_from_ranks_that_were_lost() -> None:
     """What was lost with its rank comes from storage."""
     small = TopologySpec(num_nodes=1, ranks_per_node=3, slots_per_rank=1, masked_ranks=(0,))
     before, after = np.array([[0, 1, 1]]), np.array([[-1, 1, 0]])
-    told = worker().do(schedule_job(before, after, topology=small, num_logical_experts=2))
+    told = worker().reply(schedule_job(before, after, topology=small, num_logical_experts=2))
 
     assert isinstance(told, Scheduled)
     assert told.transfers is not None
@@ -138,15 +139,15 @@ def test_schedule_from_ranks_that_were_lost() -> None:
 
 def test_schedule_of_what_is_no_placement() -> None:
     """A map in which an expert has no slot is refused under the name of its version."""
-    with pytest.raises(InvalidInputError) as refusal:
-        worker().do(schedule_job(START, np.zeros_like(START)))
+    refused = worker().reply(schedule_job(START, np.zeros_like(START)))
 
-    assert refusal.value.field == "to_version"
+    assert isinstance(refused, Rejection)
+    assert refused.field == "to_version"
 
 
 def test_long_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """A way that is too long to be handed around is left out."""
-    monkeypatch.setattr(planning, "MAX_TRANSFERS", 1)
-    told = worker().do(schedule_job(START, np.roll(START, 6, axis=1)))
+    monkeypatch.setattr(solutions, "MAX_TRANSFERS", 1)
+    told = worker().reply(schedule_job(START, np.roll(START, 6, axis=1)))
 
     assert told == Scheduled(None)

@@ -64,7 +64,7 @@ def test_labels_come_from_bounded_sets() -> None:
 
     assert names == {
         *("deployment", "method", "code", "reason", "outcome", "fate", "placement", "phase"),
-        *("kind", "milestone", "cause", "operation", "device"),
+        *("kind", "milestone", "cause", "operation", "device", "name"),
     }
 
 
@@ -89,10 +89,10 @@ def test_registries_are_apart() -> None:
 
 
 def test_names() -> None:
-    """Every metric carries the project's prefix; counters end in _total, times in _seconds."""
+    """Every metric carries the project's prefix; counters end in _total, the rest in its unit."""
     for family in Metrics().registry.collect():
         name = f"{family.name}_total" if family.type == "counter" else family.name
         assert name.startswith("expertplane_")
         if family.type == "histogram":
-            assert re.search("_seconds$", name)
+            assert re.search("_(seconds|solves)$", name)
         assert family.documentation.endswith((".", ":")) or "." in family.documentation
