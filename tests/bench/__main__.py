@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import fleet, foresight, growth
+from . import device, fleet, foresight, growth
 from .machine import describe, headline
 from .service import measure_service
 from .solving import measure_solving
 
 
-PARTS = ("solving", "service", "fleet", "growth", "foresight")
+PARTS = ("solving", "service", "fleet", "growth", "foresight", "starts", "device")
 
 
 def main() -> int:
@@ -46,6 +46,10 @@ def main() -> int:
         growth.run(arguments.output)
     if "foresight" in parts:
         foresight.run(arguments.output)
+    if "starts" in parts:
+        foresight.run(arguments.output, ("starts",), file="STARTS")
+    if "device" in parts:
+        device.run(arguments.output)
     return 0
 
 

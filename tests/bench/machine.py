@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import time
-from importlib.metadata import version
-from typing import Any
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
 
-PACKAGES = ("expertplane", "torch", "numpy", "numba", "grpcio", "protobuf")
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+PACKAGES = ("expertplane", "torch", "numpy", "numba", "triton", "grpcio", "protobuf")
 
 
 def describe() -> dict[str, Any]:
@@ -19,8 +24,14 @@ def describe() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "machine": platform.machine(),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": dict(_versions()),
     }
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):  # Triton is not for every machine
+            yield name, version(name)
 
 
 def headline(result: dict[str, Any]) -> str:
