@@ -81,12 +81,13 @@ RUN apt-get update \
 COPY --from=server-environment /opt/expertplane /opt/expertplane
 COPY --from=program /program /opt/expertplane
 # What the container toolkit mounts; which devices, the device plug-in or --gpus decides.
-# Compilers cache below /tmp, the one writable place of a read-only container beside the state.
+# Compilers cache below /tmp, the one writable place of a read-only container beside the state. What
+# Triton compiles for a GPU takes longest, and lies with the state, so that it outlives the container.
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     CUDA_CACHE_PATH=/tmp/cuda \
     NUMBA_CACHE_DIR=/tmp/numba \
     TORCHINDUCTOR_CACHE_DIR=/tmp/torchinductor \
-    TRITON_CACHE_DIR=/tmp/triton \
+    TRITON_CACHE_DIR=/var/lib/expertplane/triton \
     EXPERTPLANE_SERVE_STORE=sqlite:////var/lib/expertplane/planner.db
 USER 65532:65532
 # gRPC, metrics. Both listen on loopback until told otherwise.

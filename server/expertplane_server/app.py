@@ -153,6 +153,7 @@ class App:
         self._care = asyncio.create_task(
             care_for_device(self._solver, self._directory.save_forecasts)
         )
+        await self._directory.warmed()
         await self._health.set_ready(True)
         logger.info(
             "serving on %s, epoch %d, store %s", self.address, store.epoch, config.store_path

@@ -111,7 +111,7 @@ def test_the_default_command_serves() -> None:
 
 
 def test_what_is_written_goes_where_writing_is_allowed() -> None:
-    """Compiler caches lie below /tmp, the store where the pod has it."""
+    """Compiler caches lie below /tmp, Triton's beside the store, which is where the pod has it."""
     variables = dict(STAGES["server"].pairs("ENV"))
     pods = {one["name"]: one["value"] for one in planner("base")["env"]}
     caches = {name: path for name, path in variables.items() if "_CACHE_" in name}
@@ -122,6 +122,7 @@ def test_what_is_written_goes_where_writing_is_allowed() -> None:
         "TORCHINDUCTOR_CACHE_DIR",
         "TRITON_CACHE_DIR",
     }
+    assert caches.pop("TRITON_CACHE_DIR").startswith("/var/lib/expertplane/")
     assert all(path.startswith("/tmp/") for path in caches.values())
     assert variables["EXPERTPLANE_SERVE_STORE"] == pods["EXPERTPLANE_SERVE_STORE"]
 

@@ -13,7 +13,9 @@ from hypothesis import given, settings, strategies as st
 
 import expertplane_planner
 from expertplane_planner import ExpertLoad, Mode, Topology, kernels
+from expertplane_planner.forecast import Prediction
 from expertplane_planner.policies import PlacementRequest
+from expertplane_planner.policies.robust import RobustParams, RobustPolicy
 from expertplane_planner.stages import (
     Packing,
     inverse_permutation,
@@ -254,22 +256,30 @@ def test_a_gpu_never_makes_the_host_wait(row: Row, mode: Mode) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     weight = torch.arange(1, 37, device="cuda").view(3, 12)
+    load = ExpertLoad.from_weight(weight)
     request = PlacementRequest(
-        load=ExpertLoad.from_weight(weight),
+        load=load,
         topology=Topology(num_nodes=2, num_ranks=8, num_slots=24),
         num_expert_groups=4,
         mode=mode,
         spill=2 if mode is Mode.SOFT_HIERARCHICAL else 0,
         seed=0,
+        # Made and checked beforehand, which waits.
+        prediction=Prediction.of_window(load.to("cpu")).to(weight.device),
     )
+    # Left to itself, it tries more starts where there is room for them.
+    policy = RobustPolicy(RobustParams(num_starts=1)) if row.name == "robust" else row.make()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        phy2log = row.make().place(request)
+        phy2log = policy.place(request)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
-    assert torch.equal(phy2log.cpu(), row.make().place(_on_the_cpu(request)))
+    assert torch.equal(phy2log.cpu(), policy.place(_on_the_cpu(request)))
 
 
 def _on_the_cpu(request: PlacementRequest) -> PlacementRequest:
-    return dataclasses.replace(request, load=request.load.to("cpu"))
+    assert request.prediction is not None
+    return dataclasses.replace(
+        request, load=request.load.to("cpu"), prediction=request.prediction.to("cpu")
+    )

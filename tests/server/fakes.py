@@ -54,6 +54,9 @@ class InProcessSolver:
         """Refuse parameters or ranks that a policy does not take."""
         await self.run(PolicyJob(policy, has_slow_ranks))
 
+    async def warm(self, spec: DeploymentSpec) -> None:
+        """Compile nothing: on the CPU nothing depends on the shape."""
+
     async def run(self, job: Job) -> Result:
         """Return the result of a job."""
         self.jobs.append(job)

@@ -39,14 +39,19 @@ def has_triton(device: torch.device) -> bool:
 @functools.cache
 def _can_launch(device: torch.device) -> bool:
     if not _is_triton_installed():
+        _LOGGER.warning(
+            "Expected Triton %s or newer for %s, got none; torch operations take its place",
+            ".".join(map(str, _LEAST_TRITON)),
+            device,
+        )
         return False
     from . import triton_gpu
 
     try:
         triton_gpu.try_out(device)
-    except torch.cuda.OutOfMemoryError:
-        raise  # says nothing about Triton
     except Exception as error:
+        if isinstance(error, torch.cuda.OutOfMemoryError) or "CUDA" in str(error):
+            raise  # the device has no room or is lost, which says nothing about Triton
         # Triton needs a C compiler, headers of Python, and a folder for what it has compiled.
         _LOGGER.warning(
             "Triton cannot launch kernels on %s, torch operations take their place: %s: %s",
@@ -85,14 +90,21 @@ def fuses(device: torch.device, num_items: int, num_replicas: int, num_packs: in
     return triton_gpu.serves(num_items, num_replicas, num_packs)
 
 
-def num_idle_starts(device: torch.device, num_rows: int) -> int:
+def num_idle_starts(
+    device: torch.device, num_rows: int, num_items: int, num_replicas: int, num_packs: int
+) -> int:
     """Return how many starts of each row a device tries in the time of one, at least 1.
+
+    Only a kernel leaves multiprocessors idle: that is 1 where `fuses` says no.
 
     Args:
         device: Where rows are; a CPU has no cores to spare.
         num_rows: Rows that are filled in one go.
+        num_items: As for `fuses`.
+        num_replicas: As for `fuses`.
+        num_packs: As for `fuses`.
     """
-    if not has_triton(device):
+    if not fuses(device, num_items, num_replicas, num_packs):
         return 1
     from . import triton_gpu
 

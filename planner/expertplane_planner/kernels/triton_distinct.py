@@ -21,12 +21,21 @@ from .triton_parts import (
 )
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=[
+        *("num_items", "num_replicas", "max_count", "max_swaps", "num_packs", "capacity"),
+    ]
+)
 def fill_distinct_kernel(
     inputs,
     scratch,
-    sizes,
     out,
+    num_items,
+    num_replicas,
+    max_count,
+    max_swaps,
+    num_packs,
+    capacity,
     IS_REPLICATING: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -39,8 +48,13 @@ def fill_distinct_kernel(
     Args:
         inputs: `triton_gpu.DistinctInputs`.
         scratch: `triton_gpu.DistinctScratch`.
-        sizes: `triton_gpu.DistinctSizes`.
         out: [rows, N] int64: with replication the kind at each place, else the item.
+        num_items: E.
+        num_replicas: N, E without replication.
+        max_count: Replicas per item, at most.
+        max_swaps: Swaps, at most.
+        num_packs: M.
+        capacity: K.
         IS_REPLICATING: Whether items get replicas first.
         BLOCK_E: A power of two, at least E.
         BLOCK_M: A power of two, at least M.
@@ -48,8 +62,6 @@ def fill_distinct_kernel(
         BLOCK_A: Keys that are ranked at a time.
         BLOCK_B: Keys that they are compared with at a time.
     """
-    num_items, num_replicas = sizes.num_items, sizes.num_replicas
-    num_packs, capacity = sizes.num_packs, sizes.capacity
     row = tl.program_id(0).to(tl.int64)
     weight, kind = inputs.weight + row * num_items, inputs.kind + row * num_items
     counts = scratch.labels + row * 3 * num_replicas
@@ -57,15 +69,13 @@ def fill_distinct_kernel(
     if IS_REPLICATING:
         key, item = scratch.keys + row * num_replicas, counts + num_replicas
         sorted_item = item + num_replicas
-        replicate(weight, item, counts, num_items, num_replicas, sizes.max_count, BLOCK_E)
+        replicate(weight, item, counts, num_items, num_replicas, max_count, BLOCK_E)
         weigh_replicas(weight, item, counts, key, num_items, num_replicas, BLOCK_A)
         put_in_order(key, item, sorted_item, num_replicas, BLOCK_A, BLOCK_B)
     items = weight, kind, counts, sorted_item
     packs = _packed(items, num_replicas, num_packs, capacity, IS_REPLICATING, BLOCK_M, BLOCK_K)
     tolerance = tl.load(inputs.tolerance)
-    held, held_kind = _swapped(
-        packs, tolerance, sizes.max_swaps, num_packs, capacity, BLOCK_M, BLOCK_K
-    )
+    held, held_kind = _swapped(packs, tolerance, max_swaps, num_packs, capacity, BLOCK_M, BLOCK_K)
     p, k = tl.arange(0, BLOCK_M)[:, None], tl.arange(0, BLOCK_K)[None, :]
     result = held_kind if IS_REPLICATING else held
     place = out + row * num_replicas + p * capacity + k

@@ -152,8 +152,8 @@ def _fill_distinct(
         fill_distinct_kernel[(len(weight),)](
             inputs,
             scratch,
-            sizes,
             out,
+            *sizes,
             IS_REPLICATING=is_replicating,
             BLOCK_E=padded(sizes.num_items),
             BLOCK_M=block_m,
@@ -197,10 +197,12 @@ class RiskScratch(NamedTuple):
 
 
 class RiskSizes(NamedTuple):
-    """Counts that programs of `triton_risk` go by."""
+    """Counts that programs of `triton_risk` go by.
+
+    Numbers of rows and of starts are the grid.
+    """
 
     rows_per_layer: int
-    num_starts: int
     num_experts: int  # E
     num_items: int  # F
     num_replicas: int  # N
@@ -241,7 +243,7 @@ def pack_by_risk(
         mean,
         _settings(mean, risk, tolerance),
     )
-    sizes = _risk_sizes(inputs, 1, num_replicas, 1, max_swaps)
+    sizes = _risk_sizes(inputs, num_replicas, 1, max_swaps)
     labels = expert.new_empty((num_rows, 3, num_replicas), dtype=torch.int32)
     return _fill_by_risk(inputs, sizes, labels, None)
 
@@ -271,7 +273,7 @@ def fill_by_risk(
     inputs = RiskInputs(
         mean, covariance, mean, weight, expert, expert, slowness, greedy_risk, noise, settings
     )
-    sizes = _risk_sizes(inputs, num_starts, num_replicas, max_count, max_swaps)
+    sizes = _risk_sizes(inputs, num_replicas, max_count, max_swaps)
     num_programs = num_rows * num_starts
     labels = expert.new_empty((num_programs, 3, num_replicas), dtype=torch.int32)
     share = mean.new_empty(num_programs, mean.shape[1])
@@ -280,7 +282,7 @@ def fill_by_risk(
 
 
 def _risk_sizes(
-    inputs: RiskInputs, num_starts: int, num_replicas: int, max_count: int, max_swaps: int
+    inputs: RiskInputs, num_replicas: int, max_count: int, max_swaps: int
 ) -> RiskSizes:
     """Return the sizes that go with inputs, which are checked."""
     num_layers, num_experts = inputs.mean.shape
@@ -295,7 +297,6 @@ def _risk_sizes(
     assert num_replicas % num_packs == 0
     return RiskSizes(
         rows_per_layer=num_rows // num_layers,
-        num_starts=num_starts,
         num_experts=num_experts,
         num_items=inputs.expert.shape[1],
         num_replicas=num_replicas,
@@ -313,7 +314,7 @@ def _fill_by_risk(
     for_replication: tuple[Tensor, Tensor] | None,
 ) -> RiskOutputs:
     """Launch; without scratch for replication (share, keys), replicas are what is given."""
-    num_programs = len(labels)
+    num_programs, num_rows = len(labels), len(inputs.slowness)
     outputs = RiskOutputs(
         labels.new_empty((num_programs, sizes.num_replicas), dtype=torch.int64),
         inputs.mean.new_empty(num_programs),
@@ -321,11 +322,11 @@ def _fill_by_risk(
     cross = inputs.mean.new_zeros(num_programs, sizes.num_packs, sizes.num_experts)
     block_m, block_k = padded(sizes.num_packs), padded(sizes.capacity)
     with on_device(inputs.mean.device):
-        fill_by_risk_kernel[(num_programs,)](
+        fill_by_risk_kernel[(num_rows, num_programs // num_rows)](
             inputs,
             outputs,
             RiskScratch(cross, labels, *(for_replication or (inputs.mean, inputs.mean))),
-            sizes,
+            *sizes,
             IS_REPLICATING=for_replication is not None,
             BLOCK_E=padded(sizes.num_experts),
             BLOCK_M=block_m,

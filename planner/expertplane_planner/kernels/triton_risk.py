@@ -16,12 +16,24 @@ from .triton_parts import put_in_order, replicate, weigh_replicas
 from .triton_risk_moves import packed, swapped
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=[
+        *("rows_per_layer", "num_experts", "num_items", "num_replicas"),
+        *("max_count", "max_swaps", "num_packs", "capacity"),
+    ]
+)
 def fill_by_risk_kernel(
     inputs,
     outputs,
     scratch,
-    sizes,
+    rows_per_layer,
+    num_experts,
+    num_items,
+    num_replicas,
+    max_count,
+    max_swaps,
+    num_packs,
+    capacity,
     IS_REPLICATING: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -29,31 +41,21 @@ def fill_by_risk_kernel(
     BLOCK_A: tl.constexpr,
     BLOCK_B: tl.constexpr,
 ):
-    """Fill the packs of one row from one start; programs are starts of rows of layers.
+    """Fill the packs of one row from one start: the two numbers of a program.
 
-    Args:
-        inputs: `triton_gpu.RiskInputs`.
-        outputs: held [programs, N] int64, experts pack by pack; peak [programs] float64, what the
-            worst pack is worth.
-        scratch: `triton_gpu.RiskScratch`.
-        sizes: `triton_gpu.RiskSizes`.
-        IS_REPLICATING: Whether experts get replicas first.
-        BLOCK_E: A power of two, at least E.
-        BLOCK_M: A power of two, at least M.
-        BLOCK_K: A power of two, at least K.
-        BLOCK_A: Keys that are ranked at a time.
-        BLOCK_B: Keys that they are compared with at a time.
+    `inputs`, `outputs` and `scratch` are `triton_gpu.RiskInputs`, `RiskOutputs` and `RiskScratch`;
+    the numbers that follow are `RiskSizes`. BLOCK_E, BLOCK_M and BLOCK_K are powers of two of at
+    least E, M and K; BLOCK_A keys are ranked at a time, against BLOCK_B.
     """
-    num_experts, num_replicas = sizes.num_experts, sizes.num_replicas
-    num_packs, capacity = sizes.num_packs, sizes.capacity
-    program = tl.program_id(0).to(tl.int64)
-    row, start = program // sizes.num_starts, program % sizes.num_starts
-    layer = row // sizes.rows_per_layer
+    row, start = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    program = row * tl.num_programs(1) + start
+    layer = row // rows_per_layer
     cross = scratch.cross + program * num_packs * num_experts
     sorted_expert = scratch.labels + (program * 3 + 2) * num_replicas
     share = inputs.share + layer * num_experts
     if IS_REPLICATING:
         share = scratch.share + program * num_experts
+        sizes = num_experts, num_items, num_replicas, max_count
         _prepare(inputs, scratch, sizes, program, row, start, BLOCK_E, BLOCK_A, BLOCK_B)
     else:
         _take_order(inputs, sorted_expert, num_replicas, program, BLOCK_A)
@@ -69,7 +71,7 @@ def fill_by_risk_kernel(
     judge = tl.load(inputs.settings), slow
     tolerance = tl.load(inputs.settings + 1)
     held, worst = swapped(
-        known, cross, judge, size, packs, tolerance, sizes.max_swaps, BLOCK_E, BLOCK_M, BLOCK_K
+        known, cross, judge, size, packs, tolerance, max_swaps, BLOCK_E, BLOCK_M, BLOCK_K
     )
     place = outputs.held + program * num_replicas + p[:, None] * capacity + k[None, :]
     is_place = (p < num_packs)[:, None] & (k < capacity)[None, :]
@@ -93,18 +95,18 @@ def _prepare(
 
     Ends with a barrier.
     """
-    num_items, num_replicas = sizes.num_items, sizes.num_replicas
+    num_experts, num_items, num_replicas, max_count = sizes
     weight, expert = inputs.weight + row * num_items, inputs.expert + row * num_items
     noise = inputs.noise + start * num_replicas
     key = scratch.keys + program * num_replicas
     counts = scratch.labels + program * 3 * num_replicas
     item = counts + num_replicas
-    replicate(weight, item, counts, num_items, num_replicas, sizes.max_count, BLOCK_E)
+    replicate(weight, item, counts, num_items, num_replicas, max_count, BLOCK_E)
     weigh_replicas(weight, item, counts, key, num_items, num_replicas, BLOCK_A)
     f = tl.arange(0, BLOCK_E)
     is_item = f < num_items
     count = tl.load(counts + f, mask=is_item, other=1).to(tl.float64)
-    share = scratch.share + program * sizes.num_experts
+    share = scratch.share + program * num_experts
     tl.store(share + tl.load(expert + f, mask=is_item, other=0), 1.0 / count, mask=is_item)
     for first in range(0, num_replicas, BLOCK_A):
         n = first + tl.arange(0, BLOCK_A)

@@ -187,7 +187,9 @@ def search_all(tasks: Sequence[SearchTask]) -> list[Tensor]:
 
 def _walks_of(task: SearchTask) -> list[_Walk]:
     budget, (num_layers, num_slots) = task.budget, task.start.shape
-    per_layer = num_slots if budget.slots_per_layer is None else budget.slots_per_layer
+    per_layer = num_slots  # more cannot move, and a kernel counts in int32
+    if budget.slots_per_layer is not None:
+        per_layer = min(per_layer, budget.slots_per_layer)
     limits, total = [per_layer], budget.total_slots
     if total is not None and total // num_layers < per_layer:
         # A search that knows of little room takes cheaper steps than the first of a long one.

@@ -140,13 +140,16 @@ class Improvement:
     """Smallest gain per moved slot, as a share of the mean rank load."""
 
 
-def check_params(params: object, *, lowest: Mapping[str, float]) -> None:
+def check_params(
+    params: object, *, lowest: Mapping[str, float], highest: Mapping[str, float] | None = None
+) -> None:
     """Check that parameters of a policy are numbers of their kind and in their range.
 
     Args:
         params: A dataclass.
         lowest: Smallest allowed value by name of the field. Where it is a whole number, the value
             must be one, of at most 10,000.
+        highest: Largest allowed value by name of the field, where there is another bound.
 
     Raises:
         InvalidInputError: One is not; the field is `policy.params.<name>`.
@@ -156,9 +159,10 @@ def check_params(params: object, *, lowest: Mapping[str, float]) -> None:
         kinds = (int,) if isinstance(least, int) else (int, float)
         is_number = isinstance(value, kinds) and not isinstance(value, bool)
         is_whole = isinstance(least, int)
-        if not is_number or not least <= value < math.inf or (is_whole and value > _MOST):
+        most = (highest or {}).get(name, _MOST if is_whole else math.inf)
+        if not is_number or not least <= value < math.inf or value > most:
             kind = "a whole number" if is_whole else "a number"
-            bound = f" and at most {_MOST}" if is_whole else ""
+            bound = f" and at most {most}" if most < math.inf else ""
             raise InvalidInputError(
                 f"policy.params.{name}",
                 f"Expected {name} to be {kind} of at least {least}{bound}, got {value!r}.",

@@ -59,6 +59,8 @@ if TYPE_CHECKING:
     from .base import Departure, PlacementRequest
 
 
+_MAX_STARTS = 64
+"""They are packed side by side: memory grows with them, and what they gain hardly does."""
 _MAX_IDLE_STARTS = 16
 
 _NOISE = 1e-12
@@ -89,10 +91,11 @@ class RobustParams:
     num_starts: int = 0
     """Packings that are tried per row, of which the best by the objective is taken. 0 is as many
     as the device has idle multiprocessors for, up to 16: 1 on a CPU, and fewer where more layers
-    or deployments are planned at a time."""
+    or deployments are planned at a time. At most 64."""
 
     noise: float = 0.05
-    """All starts but the first order replicas by load times a factor in [1 - noise, 1 + noise)."""
+    """All starts but the first order replicas by load times a factor in [1 - noise, 1 + noise);
+    at most 1."""
 
     time_limit_s: float = 0.0
     """Seconds after which a search ends with the best placement so far; the clock is looked at
@@ -113,6 +116,7 @@ class RobustParams:
                 "noise": 0.0,
                 "time_limit_s": 0.0,
             },
+            highest={"num_starts": _MAX_STARTS, "noise": 1.0},
         )
 
 
@@ -155,7 +159,7 @@ class RobustPolicy:
                 weight,
                 expert,
                 _slowness(capacity.view(-1, num_packs), weight),
-                self._starts(request, len(weight), num_slots),
+                self._starts(request, len(weight), num_slots, num_packs),
                 risk=self._risk(request),
                 max_count=bound if most is None else min(bound, most),
                 max_swaps=max_swaps,
@@ -216,8 +220,11 @@ class RobustPolicy:
             self._effort(request, price=case.price, deadline_s=self._deadline_s()),
         )
 
-    def _starts(self, request: PlacementRequest, num_rows: int, num_slots: int) -> Starts:
-        num_idle = num_idle_starts(request.load.samples.device, num_rows)
+    def _starts(
+        self, request: PlacementRequest, num_rows: int, num_slots: int, num_packs: int
+    ) -> Starts:
+        device, num_experts = request.load.samples.device, request.load.num_logical_experts
+        num_idle = num_idle_starts(device, num_rows, num_experts, num_slots, num_packs)
         num_starts = self.params.num_starts or min(num_idle, _MAX_IDLE_STARTS)
         return diverse_starts(
             num_starts,

@@ -137,7 +137,7 @@ def diverse_starts(
         num_starts: At least 1.
         num_slots: Slots of a row.
         risk: Standard deviations that count in the end.
-        spread: Below 1.
+        spread: At most 1.
         seed: Of the noise.
         like: A tensor on the device where starts are wanted.
     """

@@ -53,12 +53,17 @@ class Directory:
         # Store and drivers change together: one creation or removal at a time.
         self._changing = asyncio.Lock()
         self._changes: set[asyncio.Task[Any]] = set()
+        self._warming: set[asyncio.Task[None]] = set()
         services.metrics.epoch.set(epoch)
 
     async def load(self) -> None:
         """Starts a driver for every stored deployment."""
         for deployment in await self.services.store.run("deployments", lambda s: s.deployments()):
             await self._open(deployment.name)
+
+    async def warmed(self) -> None:
+        """Waits until the solver has compiled what the deployments so far need."""
+        await asyncio.gather(*self._warming)
 
     def get(self, name: str) -> Driver:
         """Returns the driver of a deployment.
@@ -199,6 +204,8 @@ class Directory:
 
     async def stop(self) -> None:
         """Stops every driver."""
+        for task in self._warming:
+            task.cancel()
         for driver in self._drivers.values():
             await driver.stop()
 
@@ -216,6 +223,10 @@ class Directory:
         driver = Driver(group, self.services, on_epoch=self._raise_epoch)
         self._drivers[name] = driver
         driver.start()
+        # Aside: whoever creates a deployment does not wait for compilers.
+        warming = asyncio.create_task(self.services.solver.warm(recovered.deployment.spec))
+        self._warming.add(warming)
+        warming.add_done_callback(self._warming.discard)
         return driver
 
     def _raise_epoch(self, epoch: int) -> None:

@@ -122,7 +122,18 @@ class PolicyJob:
     has_slow_ranks: bool = False
 
 
-Job = SolveJob | LearnJob | CheckpointJob | ExpectJob | ScheduleJob | PolicyJob
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarmJob:
+    """Compile what plans of this shape need, where that depends on the shape: on no CPU."""
+
+    topology: TopologySpec
+    num_logical_experts: int
+    num_expert_groups: int
+    policy: PolicyChoice
+    rules: PlacementRules
+
+
+Job = SolveJob | LearnJob | CheckpointJob | ExpectJob | ScheduleJob | PolicyJob | WarmJob
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

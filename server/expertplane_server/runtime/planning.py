@@ -7,7 +7,7 @@ library's `solve_many`, `finish`. Imports torch: for the solver process alone.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -24,6 +24,7 @@ from expertplane_planner import (
     Mode,
     MoveBudget,
     Placement,
+    PlannerError,
     SolveTask,
     Topology,
     get_policy,
@@ -36,9 +37,10 @@ from expertplane_server.runtime.solutions import link_speed, solution_of, topolo
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from expertplane_planner import Forecast, Plan, PlannerError
+    from expertplane_planner import Forecast, Plan
+    from expertplane_server.core.parameters import PlacementRules
     from expertplane_server.core.plan import Solution
-    from expertplane_server.runtime.jobs import SolveJob
+    from expertplane_server.runtime.jobs import SolveJob, WarmJob
 
 
 class SolveMany(Protocol):
@@ -70,6 +72,28 @@ class Prepared:
     forecast_s: float
 
 
+def warm(job: WarmJob, solve_many: SolveMany, device: torch.device) -> None:
+    """Plans something of a shape, from scratch and from a placement in force.
+
+    Raises:
+        InvalidInputError: the job breaks a rule of the planner.
+    """
+    counts = torch.arange(1, job.num_logical_experts + 1)
+    task = SolveTask(
+        load=ExpertLoad(torch.stack([counts, counts.flip(0)]).unsqueeze(1)),
+        topology=topology_of(job.topology),
+        num_expert_groups=job.num_expert_groups,
+        mode=Mode(job.policy.mode),
+        policy=get_policy(job.policy.name, dict(job.policy.parameters)),
+        spill=job.policy.spill,
+        rules=_rules(job.rules),
+        seed=job.policy.seed,
+    )
+    (plan,) = solve_many([task], device=device)
+    if not isinstance(plan, PlannerError):
+        solve_many([replace(task, incumbent=plan.placement)], device=device)
+
+
 def prepare(job: SolveJob, forecast: Forecast | None) -> Prepared:
     """Gathers what a solve may know.
 
@@ -95,7 +119,7 @@ def prepare(job: SolveJob, forecast: Forecast | None) -> Prepared:
         spill=job.policy.spill,
         prediction=evidence.prediction,
         incumbent=None if in_force is None else _incumbent(job, in_force, evidence),
-        rules=_rules(job),
+        rules=_rules(job.rules),
         seed=job.policy.seed,
     )
     return Prepared(
@@ -169,9 +193,9 @@ def _terms(job: SolveJob) -> BenefitTerms:
     )
 
 
-def _rules(job: SolveJob) -> EngineRules:
+def _rules(rules: PlacementRules) -> EngineRules:
     """Returns what the engine does not take."""
     return EngineRules(
-        forbid_duplicates=job.rules.forbids_duplicates,
-        max_replicas_per_expert=job.rules.max_replicas or None,
+        forbid_duplicates=rules.forbids_duplicates,
+        max_replicas_per_expert=rules.max_replicas or None,
     )

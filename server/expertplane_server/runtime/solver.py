@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from expertplane_server.core import limits
 from expertplane_server.core.errors import (
     ExhaustedError,
     InvalidArgumentError,
+    ServiceError,
     UnavailableError,
 )
 from expertplane_server.runtime.clock import SystemClock
@@ -22,6 +24,7 @@ from expertplane_server.runtime.jobs import (
     Rejection,
     SolveJob,
     Taken,
+    WarmJob,
 )
 from expertplane_server.runtime.solver_host import SolverHost
 
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from expertplane_server.core.plan import Solution
-    from expertplane_server.core.spec import PolicyChoice
+    from expertplane_server.core.spec import DeploymentSpec, PolicyChoice
     from expertplane_server.runtime.clock import Clock
     from expertplane_server.runtime.jobs import ForecastStatus, Job, Ready, Reply, Result
     from expertplane_server.telemetry.metrics import Metrics
@@ -38,8 +41,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _MAX_POLICY_CHECKS = 8
-_MAX_PENDING = limits.MAX_DEPLOYMENTS + limits.MAX_COMPUTES + _MAX_POLICY_CHECKS
-"""One job of each deployment, and as many of each other kind as there may be at a time."""
+_MAX_PENDING = 2 * limits.MAX_DEPLOYMENTS + limits.MAX_COMPUTES + _MAX_POLICY_CHECKS
+"""One job of each deployment and what compiles for it, and as many of each other kind as there may
+be at a time."""
 _CARE_INTERVAL_S = 5.0
 
 
@@ -124,6 +128,18 @@ class SolverProcess:
         async with self._policy_checks:
             result = await self.run(PolicyJob(policy, has_slow_ranks))
         assert isinstance(result, Taken), f"unexpected result {type(result).__name__}"
+
+    async def warm(self, spec: DeploymentSpec) -> None:
+        """Has compiled what plans for a deployment need; whatever goes wrong can wait for them."""
+        job = WarmJob(
+            topology=spec.topology,
+            num_logical_experts=spec.num_logical_experts,
+            num_expert_groups=spec.num_expert_groups,
+            policy=spec.policy,
+            rules=spec.engine_rules,
+        )
+        with contextlib.suppress(ServiceError):
+            await self.run(job)
 
     async def run(self, job: Job) -> Result:
         """Returns the result of a job, when its turn has come.

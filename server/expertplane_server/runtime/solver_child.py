@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import multiprocessing
 import threading
@@ -48,6 +49,8 @@ class SolverChild:
             theirs.close()
         self._process: SpawnProcess = process
         self._connection: Connection = ours
+        # Where nobody ends it: multiprocessing's own farewell is a SIGTERM, which it ignores.
+        atexit.register(self.kill)
 
     @property
     def pid(self) -> int:
@@ -105,6 +108,7 @@ class SolverChild:
         """Kills it, waits for its end and closes the pipe."""
         self._connection.close()
         self.kill()
+        atexit.unregister(self.kill)
         self._process.join()
         self._process.close()
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from expertplane_planner import InvalidInputError, warm_up
+from expertplane_planner import warm_up
 from expertplane_server.core.errors import UnavailableError
 from expertplane_server.runtime.device_trouble import trouble_of
 from expertplane_server.runtime.jobs import DeviceStatus, Trouble
@@ -39,7 +39,7 @@ def open_device(
         faults.before_warm_up(device)
         warm_up(device)
     except Exception as error:  # whatever it is, the device is of no use
-        trouble = trouble_of(_cause_of(error), device)
+        trouble = trouble_of(error, device)
         if device == CPU or (insists and wanted != "auto"):
             raise UnavailableError(trouble.error, reason="SOLVER_UNAVAILABLE") from error
     else:
@@ -81,10 +81,3 @@ def _pick(wanted: str, stand_in: torch.device | None) -> torch.device:
     if wanted == "auto":
         return torch.device("cuda:0") if torch.cuda.is_available() else CPU
     return torch.device(wanted)
-
-
-def _cause_of(error: Exception) -> BaseException:
-    """Returns what torch said, where the planner has put it into words of its own."""
-    if isinstance(error, InvalidInputError) and error.__cause__ is not None:
-        return error.__cause__
-    return error

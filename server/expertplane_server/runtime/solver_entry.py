@@ -22,9 +22,11 @@ _NICENESS = 10
 
 def main(connection: Connection, device: str, insists: bool) -> None:
     """Leaves one core to the event loop and hands over to the worker."""
-    # Ctrl-C reaches the whole process group; the parent decides when this process ends. Said
-    # before torch is imported, which takes seconds.
+    # Both may reach the whole process group, from a terminal or a service manager; the parent
+    # decides when this process ends, after a drain that needs it. Said before torch is imported,
+    # which takes seconds.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Where cores are short, participants are answered first: a plan is for minutes, and may wait.
     os.nice(_NICENESS)
     from expertplane_server.runtime import solver_worker

@@ -157,6 +157,8 @@ class SolverHost:
         if self._is_stopping:
             raise UnavailableError("The service is stopping.")
         self._child = SolverChild(device, insists=insists)
+        if self._is_stopping:  # said after the question above, and to no process
+            self._child.kill()
         try:
             return self._child.wait_until_ready(timeout_s)
         except UnavailableError:
@@ -258,8 +260,9 @@ class SolverHost:
     def kill(self) -> None:
         """Ends the process at once, for good; frees a thread that waits for it."""
         self._is_stopping = True
-        if self._child is not None:
-            self._child.kill()
+        child = self._child  # the solver thread may be about to end it
+        if child is not None:
+            child.kill()
 
     def end(self) -> None:
         """Ends the process and closes its pipe."""

@@ -45,6 +45,7 @@ from expertplane_server.runtime.jobs import (
     Taken,
     Told,
     Trouble,
+    WarmJob,
 )
 from expertplane_server.runtime.solver_device import CPU, let_go_of, open_device, status_of
 
@@ -190,6 +191,10 @@ class Worker:
                     return solutions.schedule(job)
                 case PolicyJob():
                     _check_policy(job)
+                    return Taken()
+                case WarmJob():
+                    if self._device != CPU:
+                        planning.warm(job, self._solve_many, self._device)
                     return Taken()
         except Exception as error:
             return self._excuse(error)

@@ -66,8 +66,11 @@ def test_modes_by_node_plan_the_same(policy: str, mode: Mode) -> None:
         "spill": 8 if mode is Mode.SOFT_HIERARCHICAL else 0,
     }
     params = ONE_START if policy == "robust" else {}
+    # Sums over samples differ in the last digits from device to device.
+    prediction = Prediction.of_window(_load(*SHAPES["deepseek"][:2]))
     on_gpu, on_cpu = (
-        _solved("deepseek", device, policy, params, **options) for device in ("cuda", "cpu")
+        _solved("deepseek", device, policy, params, prediction=prediction, **options)
+        for device in ("cuda", "cpu")
     )
 
     _assert_as_good(on_gpu, on_cpu, options["mode"])

@@ -76,11 +76,40 @@ def test_kernels_compile_without_contraction_and_without_much_spilling(
         *["fill_by_risk_kernel"] * 2,
     ]
     num_rows, *_, num_starts = sizes
-    assert [launch["grid"][0] for launch in launches] == [
-        num_rows, num_rows, num_rows * num_starts, num_rows
+    assert [launch["grid"] for launch in launches] == [
+        [num_rows, 1, 1], [num_rows, 1, 1], [num_rows, num_starts, 1], [num_rows, 1, 1]
     ]  # fmt: skip
     for launch in launches:
         assert launch["is_double"]
         assert not launch["contracts"]
         assert launch["num_stack_bytes"] <= 256
         assert launch["num_shared_bytes"] <= 48 * 1024
+
+
+ROWS_AND_STARTS = """
+import torch
+from expertplane_planner.kernels import triton_gpu
+from tests.support.triton_dry import dry_launches
+
+with dry_launches():
+    for num_rows, num_starts, num_packs in ((1, 1, 8), (16, 1, 7), (58, 9, 6), (1, 16, 5)):
+        weight = torch.ones(num_rows, 12, dtype=torch.float64)
+        expert = torch.arange(12).repeat(num_rows, 1)
+        num_slots = 3 * num_packs
+        noise = torch.ones(num_starts, num_slots, dtype=torch.float64)
+        search = dict(max_count=num_packs, max_swaps=num_starts, tolerance=1e-5)
+        triton_gpu.fill_distinct(weight, expert, num_slots, num_packs, **search)
+        triton_gpu.fill_by_risk(
+            weight, weight.new_ones(num_rows, 12, 12), weight, expert,
+            weight.new_ones(num_rows, num_packs), noise, weight.new_ones(num_starts),
+            risk=2.6, **search
+        )
+for kernel in (triton_gpu.fill_distinct_kernel, triton_gpu.fill_by_risk_kernel):
+    (cache,) = kernel.device_caches.values()
+    print(len(cache[0]))
+"""
+
+
+def test_more_layers_or_fewer_ranks_compile_nothing_new() -> None:
+    """What is compiled serves every number of layers and starts, and machines that lost ranks."""
+    assert run_uninterpreted(ROWS_AND_STARTS).split() == ["1", "1"]

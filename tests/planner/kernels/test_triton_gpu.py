@@ -262,6 +262,19 @@ def test_what_does_not_fit_a_program_is_left_to_torch(monkeypatch: pytest.Monkey
         assert not kernels.fuses(cpu, *too_much)
 
 
+def test_what_does_not_fit_a_program_has_one_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Idle multiprocessors are a kernel's: torch operations would take as many times as long."""
+    from expertplane_planner.kernels import triton_gpu
+
+    monkeypatch.setattr(kernels, "has_triton", lambda device: True)
+    monkeypatch.setattr(triton_gpu, "num_concurrent", lambda device: 528)
+    cpu = torch.device("cpu")
+
+    assert kernels.num_idle_starts(cpu, 58, 256, 288, 32) == 9
+    assert kernels.num_idle_starts(cpu, 600, 256, 288, 32) == 1
+    assert kernels.num_idle_starts(cpu, 58, 1280, 1408, 32) == 1
+
+
 def test_a_launcher_refuses_what_its_kernel_would_misread() -> None:
     """Pointers know neither dtype nor shape nor stride: launchers look at all three."""
     from expertplane_planner.kernels import triton_gpu
@@ -329,3 +342,23 @@ def test_where_triton_cannot_launch_torch_takes_over(
         "Triton cannot launch kernels on cuda, torch operations take their place: "
         "RuntimeError: Failed to find C compiler."
     ]
+
+
+def test_a_device_that_fails_says_nothing_about_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Out of memory at the first question: that is raised, and the question asked again."""
+    from expertplane_planner.kernels import triton_gpu
+
+    errors: list[Exception] = [RuntimeError("Triton Error [CUDA]: out of memory")]
+
+    def fails_once(device: torch.device) -> None:
+        if errors:
+            raise errors.pop()
+
+    monkeypatch.setattr(triton_gpu, "try_out", fails_once)
+    kernels._can_launch.cache_clear()
+    try:
+        with pytest.raises(RuntimeError, match="out of memory"):
+            kernels.has_triton(torch.device("cuda"))
+        assert kernels.has_triton(torch.device("cuda"))
+    finally:
+        kernels._can_launch.cache_clear()

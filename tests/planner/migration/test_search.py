@@ -114,6 +114,21 @@ def test_budgets_hold(seed: int, limit: int) -> None:
     assert both.max() <= 2
 
 
+def test_no_limit_exceeds_the_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A budget beyond int32, in which kernels for CUDA count, reaches them as all slots."""
+    limits = []
+
+    def noting(*tensors: Any, bounds: Any, **rest: Any) -> Any:
+        limits.extend(bounds.max_moved.tolist())
+        return improve_by_risk(*tensors, bounds=bounds, **rest)
+
+    monkeypatch.setattr(search, "improve_by_risk", noting)
+    terrain, start = _two_layers()
+    search_moves(terrain, start, start, MoveBudget(slots_per_layer=2**40), _effort())
+
+    assert limits == [4, 4]
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 2**31), st.integers(1, 4), st.integers(1, 4))
 def test_a_total_is_spent_no_worse_than_evenly(seed: int, num_layers: int, per_layer: int) -> None:

@@ -81,3 +81,10 @@ def test_parameters_that_are_no_dataclass_are_refused() -> None:
             builders.readme_topology(),
             policy=Stranger(phy2log, params={"a": 1}),
         )
+
+
+@pytest.mark.parametrize(("name", "value", "most"), [("num_starts", 65, 64), ("noise", 1.5, 1.0)])
+def test_starts_are_bounded(name: str, value: float, most: float) -> None:
+    """They take memory side by side, and noise beyond 1 would make loads negative."""
+    with pytest.raises(InvalidInputError, match=f"{name} .* at most {most}, got {value}"):
+        type(get_policy("robust").params)(**{name: value})

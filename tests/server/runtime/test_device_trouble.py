@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -11,6 +11,9 @@ from expertplane_planner import InvalidInputError
 from expertplane_server.runtime.device_trouble import is_device_trouble, reason_of, trouble_of
 from expertplane_server.runtime.jobs import TroubleReason
 
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # As `triton.compiler.errors` has them, where Triton is installed.
 OF_TRITON: Any = type("CompilationError", (Exception,), {"__module__": "triton.compiler.errors"})
@@ -33,6 +36,8 @@ LOST = [
     RuntimeError("cusolver error: CUSOLVER_STATUS_INTERNAL_ERROR"),
     RuntimeError("Triton Error [CUDA]: device-side assert triggered"),
     RuntimeError("No CUDA GPUs are available"),
+    RuntimeError("parallel_for failed: cudaErrorIllegalAddress: an illegal memory access"),
+    RuntimeError("merge_sort: failed on 2nd step: cudaErrorLaunchFailure: unspecified"),
     OF_TRITON("at 3:4: no such operation"),
 ]
 OTHERS = [
@@ -77,6 +82,36 @@ def test_lost_by_class() -> None:
 def test_none_of_a_device(error: Exception) -> None:
     """Errors of the job, or of the host's memory, are no reason to leave a device."""
     assert not is_device_trouble(error)
+
+
+def _caught(raising: Callable[[], object]) -> Exception:
+    try:
+        raising()
+    except Exception as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+def test_kernel_that_cannot_be_built() -> None:
+    """Whatever ends Triton's work, as a full disk does, says that the device cannot be used."""
+    of_triton: dict[str, Any] = {"__name__": "triton.runtime.cache"}
+    exec("def put(): raise OSError(28, 'No space left on device')", of_triton)
+    ours: dict[str, Any] = {"__name__": "expertplane_planner.solving"}
+    exec("def put(): raise OSError(28, 'No space left on device')", ours)
+
+    error = _caught(of_triton["put"])
+    assert is_device_trouble(error)
+    assert reason_of(error) is TroubleReason.LOST
+    assert not is_device_trouble(_caught(ours["put"]))
+
+
+def test_device_in_the_planners_words() -> None:
+    """The planner calls a device that it cannot open an invalid input; torch knows better."""
+    error = InvalidInputError("device", "Expected a device that torch can use here")
+    error.__cause__ = RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    assert is_device_trouble(error)
+    assert trouble_of(error, "cuda:0").error.startswith("RuntimeError: CUDA error: an illegal")
 
 
 def test_what_is_told() -> None:

@@ -137,6 +137,18 @@ async def test_capacities_for_a_policy_that_does_not_weigh_ranks(solver: SolverP
     assert refusal.value.field == "topology.rank_capacities"
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_asked_to_end_by_somebody_else(
+    solver: SolverProcess, number: signal.Signals
+) -> None:
+    """A terminal or a service manager tells the whole group; a drain needs the process still."""
+    pid = pid_of(solver)
+    os.kill(pid, number)
+
+    assert (await solver.solve(job())).phy2log.shape == (1, 6)
+    assert pid_of(solver) == pid
+
+
 async def test_killed(solver: SolverProcess) -> None:
     """A killed process fails the job that was under way, and the next job gets a new process."""
     pid = pid_of(solver)
@@ -338,3 +350,23 @@ def _has_ended(process: int) -> bool:
         return bool(poll.poll(PATIENCE_MS))
     finally:
         os.close(process)
+
+
+LEFT_BEHIND = """
+from expertplane_server.runtime.solver_child import SolverChild
+
+child = SolverChild("cpu", insists=False)
+child.wait_until_ready(100.0)
+print(child.pid)
+"""
+
+
+def test_who_ends_without_ending_it_is_not_held_up() -> None:
+    """It is killed at the exit of its parent, whose SIGTERM it would ignore."""
+    result = subprocess.run(
+        [sys.executable, "-c", LEFT_BEHIND], capture_output=True, text=True, timeout=120
+    )
+
+    assert result.returncode == 0, result.stderr
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(result.stdout), 0)

@@ -277,6 +277,21 @@ async def test_device_that_cannot_even_be_looked_at(monkeypatch: pytest.MonkeyPa
         assert (await bench.solver.solve(job())).phy2log.shape == (1, 6)
 
 
+async def test_service_that_stops_while_a_process_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that began before the stop, and that the stop did not see, is not waited for."""
+    bench = Bench("cpu")
+
+    class Overtaken(SolverChild):
+        def __init__(self, device: str, *, insists: bool) -> None:
+            super().__init__(device, insists=insists)
+            bench.solver._host.kill()
+
+    monkeypatch.setattr(solver_host, "SolverChild", Overtaken)
+    with pytest.raises(UnavailableError):
+        await bench.solver.start()
+    await bench.solver.stop()
+
+
 async def test_solves_that_wait_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a device, solves that wait are planned for together, and each has its own answer."""
     monkeypatch.setenv(VARIABLE, "lost:999")

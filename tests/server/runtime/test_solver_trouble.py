@@ -10,6 +10,7 @@ import torch
 
 from expertplane_planner import Forecast, InvalidInputError, solve_many
 from expertplane_server.core.parameters import PlacementRules
+from expertplane_server.core.spec import PolicyChoice, TopologySpec
 from expertplane_server.runtime import planning as planning_module
 from expertplane_server.runtime.device_faults import STAND_IN
 from expertplane_server.runtime.jobs import (
@@ -24,9 +25,11 @@ from expertplane_server.runtime.jobs import (
     Rejection,
     SolveJob,
     Start,
+    Taken,
     Told,
     Trouble,
     TroubleReason,
+    WarmJob,
 )
 from expertplane_server.runtime.solver_device import CPU
 from expertplane_server.runtime.solver_worker import Worker
@@ -39,6 +42,15 @@ if TYPE_CHECKING:
 
     from expertplane_planner import Plan, PlannerError, SolveTask
     from expertplane_server.runtime.jobs import Job, Reply
+
+
+WARM_JOB = WarmJob(
+    topology=TopologySpec(num_nodes=1, ranks_per_node=2, slots_per_rank=3),
+    num_logical_experts=4,
+    num_expert_groups=1,
+    policy=PolicyChoice(),
+    rules=PlacementRules(),
+)
 
 
 class Planning:
@@ -119,6 +131,17 @@ def test_lost_device_takes_its_forecasts_along() -> None:
     assert isinstance(answer, Answer)
     assert answer.forecast is not None
     assert answer.forecast.num_windows == 2
+
+
+def test_device_that_cannot_be_opened_any_more() -> None:
+    """The planner calls that an invalid input, which is no fault of the job."""
+    error = InvalidInputError("device", "Expected a device that torch can use here.")
+    error.__cause__ = RuntimeError("CUDA error: unspecified launch failure")
+    made, _ = accelerated(error)
+    replies, troubles = told(made, solve_job(window(1), None))
+
+    assert [type(reply) for reply in replies] == [Answer]
+    assert [trouble.reason for trouble in troubles] == [TroubleReason.LOST]
 
 
 def test_window_is_learned_once() -> None:
@@ -318,3 +341,27 @@ def test_phases() -> None:
     (learned,) = made.tell((LearnJob(window(1), ref()),))
     assert isinstance(learned, Told)
     assert learned.phases == ()
+
+
+def test_a_shape_is_compiled_for_on_a_device_only() -> None:
+    """There something is planned for it, from scratch and onwards; a CPU compiles for no shape."""
+    on_device, on_cpu = Planning(), Planning()
+
+    for planning, device in ((on_device, STAND_IN), (on_cpu, CPU)):
+        assert isinstance(Worker(device, plan=planning).reply(WARM_JOB), Taken)
+
+    assert on_device.sizes == [(1, str(STAND_IN))] * 2
+    assert on_cpu.sizes == []
+
+
+def test_a_device_may_fail_while_it_compiles() -> None:
+    """That is trouble like any other, and the job is done: nothing is to be compiled any more."""
+    planning = Planning(torch.cuda.OutOfMemoryError("CUDA out of memory"))
+    worker = Worker(STAND_IN, plan=planning)
+
+    trouble, told = worker.tell((WARM_JOB,))
+
+    assert isinstance(trouble, Trouble)
+    assert isinstance(told, Told)
+    assert isinstance(told.reply, Taken)
+    assert told.status.device == "cpu"
