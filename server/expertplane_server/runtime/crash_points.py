@@ -21,10 +21,9 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from typing import TYPE_CHECKING
 
-from expertplane_server.core.errors import InvalidArgumentError
+from expertplane_server.runtime.moments import parse_moment
 
 
 if TYPE_CHECKING:
@@ -50,8 +49,6 @@ OPERATIONS = (
 )
 NAMES = tuple(f"{when}_{what}" for what in OPERATIONS for when in ("before", "after"))
 
-_SETTING = re.compile(r"(?P<name>[a-z_]+)(:(?P<count>[1-9][0-9]{0,5}))?")
-
 
 class CrashPoints:
     """Ends the process where it is told to.
@@ -64,7 +61,7 @@ class CrashPoints:
     """
 
     def __init__(self, setting: str = "") -> None:
-        self._name, self._num_left = _parse(setting) if setting else ("", 0)
+        self._name, self._num_left = parse_moment(setting, VARIABLE, NAMES)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> CrashPoints:
@@ -97,19 +94,3 @@ class CrashPoints:
         if self._num_left == 0:
             logger.critical("ended at %s, as %s asks for", name, VARIABLE)
             os._exit(EXIT_CODE)
-
-
-def _parse(setting: str) -> tuple[str, int]:
-    """Returns the point and how often it is to be reached.
-
-    Raises:
-        InvalidArgumentError: it names none.
-    """
-    match = _SETTING.fullmatch(setting)
-    if match is None or match["name"] not in NAMES:
-        raise InvalidArgumentError(
-            f"Expected {VARIABLE} to be NAME or NAME:N, N from 1 on, NAME one of "
-            f"{', '.join(NAMES)}, got {setting!r}.",
-            field=VARIABLE,
-        )
-    return match["name"], int(match["count"] or 1)

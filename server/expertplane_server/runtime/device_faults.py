@@ -13,12 +13,11 @@ else, there is no such device, and none ever fails here.
 from __future__ import annotations
 
 import logging
-import re
 from typing import TYPE_CHECKING
 
 import torch
 
-from expertplane_server.core.errors import InvalidArgumentError
+from expertplane_server.runtime.moments import parse_moment
 
 
 if TYPE_CHECKING:
@@ -33,8 +32,6 @@ VARIABLE = "EXPERTPLANE_DEVICE_FAULT"
 NAMES = ("out_of_memory", "lost", "warm_up")
 STAND_IN = torch.device("cpu:0")
 
-_SETTING = re.compile(r"(?P<name>[a-z_]+)(:(?P<count>[1-9][0-9]{0,5}))?")
-
 
 class DeviceFaults:
     """Plays a device, and lets it fail where it is told to.
@@ -47,7 +44,7 @@ class DeviceFaults:
     """
 
     def __init__(self, setting: str = "") -> None:
-        self._name, self._num_left = _parse(setting) if setting else ("", 0)
+        self._name, self._num_left = parse_moment(setting, VARIABLE, NAMES)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> DeviceFaults:
@@ -96,19 +93,3 @@ class DeviceFaults:
         if self._name == "out_of_memory":
             raise torch.cuda.OutOfMemoryError(f"CUDA out of memory, as {VARIABLE} asks for.")
         raise RuntimeError(f"CUDA error: device lost, as {VARIABLE} asks for")
-
-
-def _parse(setting: str) -> tuple[str, int]:
-    """Returns the fault and how often its moment is to come by.
-
-    Raises:
-        InvalidArgumentError: it names none.
-    """
-    match = _SETTING.fullmatch(setting)
-    if match is None or match["name"] not in NAMES:
-        raise InvalidArgumentError(
-            f"Expected {VARIABLE} to be NAME or NAME:N, N from 1 on, NAME one of "
-            f"{', '.join(NAMES)}, got {setting!r}.",
-            field=VARIABLE,
-        )
-    return match["name"], int(match["count"] or 1)

@@ -22,7 +22,11 @@ from expertplane_server.core.errors import ServiceError
 from expertplane_server.core.limits import MAX_FORECAST_BYTES
 from expertplane_server.runtime import evidence, planning, solutions
 from expertplane_server.runtime.device_faults import DeviceFaults
-from expertplane_server.runtime.device_trouble import is_device_trouble, trouble_of
+from expertplane_server.runtime.device_trouble import (
+    is_device_trouble,
+    reason_of,
+    trouble_of,
+)
 from expertplane_server.runtime.forecast_shelf import ForecastShelf
 from expertplane_server.runtime.jobs import (
     Answer,
@@ -45,6 +49,7 @@ from expertplane_server.runtime.jobs import (
     Taken,
     Told,
     Trouble,
+    TroubleReason,
     WarmJob,
 )
 from expertplane_server.runtime.solver_device import CPU, let_go_of, open_device, status_of
@@ -230,11 +235,14 @@ class Worker:
         try:
             return iter(self._solve_many(tasks, device=self._device))
         except Exception as error:
-            if self._is_trouble(error):
+            is_too_much = len(prepared) > 1 and reason_of(error) is TroubleReason.OUT_OF_MEMORY
+            if self._is_trouble(error) and not is_too_much:
                 raise
             if len(prepared) == 1:
                 return iter((error,))
-        # One of them is the cause, and the others are not to suffer.
+        # One of them is the cause, and the others are not to suffer; or there is room for each,
+        # now that the error and what it held on to have gone.
+        let_go_of(self._device)
         return iter([next(self._plan((each,))) for each in prepared])
 
     def _finish(self, solve: _UnderWay, plan: Plan | Exception, plan_s: float) -> Told:

@@ -238,6 +238,17 @@ def test_batch_is_planned_together() -> None:
         assert reply.solution.gain == plan.gain
 
 
+def test_batch_that_is_too_large() -> None:
+    """Where there is no room for all at once there may be for each, and the device is kept."""
+    made, planning = accelerated(no_room())
+    jobs = [solve_job(window(seed), ref(f"a/{seed}", is_new=True)) for seed in range(3)]
+    replies, troubles = told(made, *jobs)
+
+    assert planning.sizes == [(3, "cpu:0"), (1, "cpu:0"), (1, "cpu:0"), (1, "cpu:0")]
+    assert [type(reply) for reply in replies] == [Answer] * 3
+    assert troubles == []
+
+
 def test_batch_with_one_deployment_twice() -> None:
     """The second window is learned after the first, and each answer tells of its own."""
     together, after = Worker(STAND_IN), Worker(CPU)
@@ -288,7 +299,7 @@ def test_batch_that_cannot_be_planned_for_together() -> None:
 
 def test_device_lost_under_a_batch() -> None:
     """All jobs of the batch are done on the CPU, one by one, so that none waits for the last."""
-    made, planning = accelerated(no_room())
+    made, planning = accelerated(RuntimeError("CUDA error: device lost"))
     wanted = (
         solve_job(window(0), None),
         solve_job(window(1), ref("a/a", is_new=True)),
