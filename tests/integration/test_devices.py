@@ -22,7 +22,8 @@ RESTORED = 'forecast_checkpoints_total{outcome="restored"}'
 
 async def test_a_planner_goes_on_without_its_device(tmp_path: Path) -> None:
     """The plan under way is made on the CPU, the forecast comes back, and /metrics tells."""
-    options, fault = ["--device=auto"], {VARIABLE: "lost:2"}
+    # Two plans are made to compile for the deployment, one for the first window.
+    options, fault = ["--device=auto"], {VARIABLE: "lost:4"}
     with running_planner(tmp_path, options=options, environment=fault) as planner:
         assert 'expertplane_solver_device_info{device="cpu:0",name=""} 1.0' in scrape(planner)
         await create(planner)
