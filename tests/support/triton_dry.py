@@ -102,7 +102,8 @@ def _resources(cubin: bytes) -> dict[str, int]:
 def run_uninterpreted(script: str, *, timeout_s: float = 150.0) -> str:
     """Run a script in a process of its own, where Triton compiles; return what it printed."""
     root = Path(__file__).parents[2]
-    begin = "import os, sys; os.environ.pop('TRITON_INTERPRET', None)\n"
+    cache = f"os.environ.setdefault('TRITON_CACHE_DIR', {str(root / 'build' / 'triton')!r})"
+    begin = f"import os, sys; os.environ.pop('TRITON_INTERPRET', None); {cache}\n"
     folders = [str(root), *(str(root / name) for name in ("proto", "planner"))]
     result = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", f"{begin}sys.path[:0] = {folders}\n{script}"],
