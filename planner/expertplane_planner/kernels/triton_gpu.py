@@ -1,7 +1,8 @@
 """Kernels for CUDA: one launch for all rows, nothing waits for the device in between.
 
 The launchers here check what they are given and lay out scratch memory; what runs on the device
-is in `triton_distinct` and `triton_risk`. Agrees to the bit with the other legs.
+is in `triton_distinct` and `triton_risk`. The search from a placement in force is launched by
+`triton_improve`. Agrees to the bit with the other legs.
 
 Imported where tensors are on a CUDA device only: Triton need not be installed elsewhere.
 
@@ -36,7 +37,12 @@ _FEW_REGISTERS = 128
 registers takes four programs at a time. They mostly wait for memory, so that four take hardly
 longer than one."""
 
-_PROGRAMS_PER_MULTIPROCESSOR = 4
+_FEW_PROGRAMS, _MANY_PROGRAMS = 1, 4
+"""That a multiprocessor has registers for: of eight warps with all they want, of four."""
+
+EXACT: dict[str, object] = {"num_stages": 1, "enable_fp_fusion": False}
+"""Options of every launch: there is nothing to pipeline, and products and sums are not contracted,
+or results would differ from those of the CPU."""
 
 
 def serves(num_items: int, num_replicas: int, num_packs: int) -> bool:
@@ -66,10 +72,11 @@ def try_out(device: torch.device) -> None:
     fill_distinct(weight, kind, 2, 2, max_count=1, max_swaps=0, tolerance=0.0)
 
 
-def num_concurrent(device: torch.device) -> int:
-    """Return how many programs a device runs at a time."""
-    properties = torch.cuda.get_device_properties(device)
-    return _PROGRAMS_PER_MULTIPROCESSOR * int(properties.multi_processor_count)
+def num_concurrent(device: torch.device, num_packs: int, capacity: int) -> int:
+    """Return how many programs with so many packs and places in each a device runs at a time."""
+    is_small = padded(num_packs) * padded(capacity) <= _FEW_PLACES
+    num_multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count
+    return int(num_multiprocessors) * (_MANY_PROGRAMS if is_small else _FEW_PROGRAMS)
 
 
 class DistinctInputs(NamedTuple):
@@ -132,7 +139,7 @@ def pack_distinct(
 ) -> Tensor:
     """See `expertplane_planner.kernels.pack_distinct`; `order` is by descending weight."""
     num_items = weight.shape[1]
-    _check(order, "order", weight.shape, (torch.int64,), weight.device)
+    check(order, "order", weight.shape, (torch.int64,), weight.device)
     sizes = DistinctSizes(num_items, num_items, 1, max_swaps, num_packs, num_items // num_packs)
     inputs = DistinctInputs(weight, kind, order, _settings(weight, tolerance))
     return _fill_distinct(inputs, DistinctScratch(weight, kind), sizes, is_replicating=False)
@@ -142,8 +149,8 @@ def _fill_distinct(
     inputs: DistinctInputs, scratch: DistinctScratch, sizes: DistinctSizes, *, is_replicating: bool
 ) -> Tensor:
     weight, num_packs = inputs.weight, sizes.num_packs
-    _check(weight, "weight", weight.shape, (torch.float64,), weight.device)
-    _check(inputs.kind, "kind", weight.shape, (torch.int64,), weight.device)
+    check(weight, "weight", weight.shape, (torch.float64,), weight.device)
+    check(inputs.kind, "kind", weight.shape, (torch.int64,), weight.device)
     assert serves(sizes.num_items, sizes.num_replicas, num_packs)
     assert num_packs * sizes.capacity == sizes.num_replicas
     out = inputs.kind.new_empty((len(weight), sizes.num_replicas))
@@ -227,10 +234,10 @@ def pack_by_risk(
 ) -> RiskOutputs:
     """See `expertplane_planner.kernels.pack_by_risk`; `order` is by descending weight."""
     num_rows, num_replicas = expert.shape
-    _check(expert, "expert", expert.shape, (torch.int64,), mean.device)
-    _check(order, "order", expert.shape, (torch.int64,), mean.device)
-    _check(share, "share", mean.shape, (torch.float64,), mean.device)
-    _check(greedy_risk, "greedy_risk", (num_rows,), (torch.float64,), mean.device)
+    check(expert, "expert", expert.shape, (torch.int64,), mean.device)
+    check(order, "order", expert.shape, (torch.int64,), mean.device)
+    check(share, "share", mean.shape, (torch.float64,), mean.device)
+    check(greedy_risk, "greedy_risk", (num_rows,), (torch.float64,), mean.device)
     inputs = RiskInputs(
         mean,
         covariance,
@@ -265,10 +272,10 @@ def fill_by_risk(
     """See `expertplane_planner.kernels.fill_by_risk`; programs of a row are next to each other."""
     num_rows, num_items = weight.shape
     num_starts, num_replicas = noise.shape
-    _check(expert, "expert", weight.shape, (torch.int64,), mean.device)
-    _check(weight, "weight", weight.shape, (torch.float64,), mean.device)
-    _check(noise, "noise", noise.shape, (torch.float64,), mean.device)
-    _check(greedy_risk, "greedy_risk", (num_starts,), (torch.float64,), mean.device)
+    check(expert, "expert", weight.shape, (torch.int64,), mean.device)
+    check(weight, "weight", weight.shape, (torch.float64,), mean.device)
+    check(noise, "noise", noise.shape, (torch.float64,), mean.device)
+    check(greedy_risk, "greedy_risk", (num_starts,), (torch.float64,), mean.device)
     settings = _settings(mean, risk, tolerance)
     inputs = RiskInputs(
         mean, covariance, mean, weight, expert, expert, slowness, greedy_risk, noise, settings
@@ -288,10 +295,10 @@ def _risk_sizes(
     num_layers, num_experts = inputs.mean.shape
     num_rows, num_packs = inputs.slowness.shape
     shape, device = (num_layers, num_experts), inputs.mean.device
-    _check(inputs.mean, "mean", shape, (torch.float64,), device)
+    check(inputs.mean, "mean", shape, (torch.float64,), device)
     floats = (torch.float32, torch.float64)
-    _check(inputs.covariance, "covariance", (*shape, num_experts), floats, device)
-    _check(inputs.slowness, "slowness", (num_rows, num_packs), (torch.float64,), device)
+    check(inputs.covariance, "covariance", (*shape, num_experts), floats, device)
+    check(inputs.slowness, "slowness", (num_rows, num_packs), (torch.float64,), device)
     assert serves(num_experts, num_replicas, num_packs)
     assert num_rows % num_layers == 0
     assert num_replicas % num_packs == 0
@@ -355,14 +362,10 @@ def padded(count: int) -> int:
 
 
 def launch_options(num_places: int) -> dict[str, object]:
-    """Return how programs with so many places, padded, are launched.
-
-    Products and sums are not contracted, or results would differ from those of the CPU.
-    """
-    exact = {"num_stages": 1, "enable_fp_fusion": False}
+    """Return how programs with so many places, padded, are launched."""
     if num_places <= _FEW_PLACES:
-        return {"num_warps": 4, "maxnreg": _FEW_REGISTERS, **exact}
-    return {"num_warps": 8, **exact}
+        return {"num_warps": 4, "maxnreg": _FEW_REGISTERS, **EXACT}
+    return {"num_warps": 8, **EXACT}
 
 
 def on_device(device: torch.device) -> contextlib.AbstractContextManager[object]:
@@ -370,7 +373,7 @@ def on_device(device: torch.device) -> contextlib.AbstractContextManager[object]
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
-def _check(
+def check(
     tensor: Tensor,
     name: str,
     shape: tuple[int, ...],

@@ -14,9 +14,9 @@ import triton
 import triton.language as tl
 
 from .host_tables import empty_search
-from .triton_gpu import on_device, padded, serves
-from .triton_moves import Ground, Limits, Tables, best_swap, look, slots_of, value_of
-from .triton_parts import ordered_sum
+from .triton_gpu import EXACT, check, on_device, padded, serves
+from .triton_moves import Ground, Limits, Tables, best_swap, look, slots_of
+from .triton_parts import ordered_sum, value_of
 from .triton_replace import best_replacement
 from .triton_take import take_step
 
@@ -83,7 +83,7 @@ def improve_by_risk(
     more = (numbers.to(device), torch.from_numpy(bounds.max_moved).to(device))
     with on_device(device):
         improve_kernel[(num_starts,)](
-            Inputs(*(each.contiguous() for each in (*tensors, *more))),
+            _checked(Inputs(*(each.contiguous() for each in (*tensors, *more)))),
             Outputs(*search),
             _scratch(num_starts, num_experts, num_ranks, per_rank, device),
             num_experts,
@@ -98,6 +98,35 @@ def improve_by_risk(
             **launch_options(block_r * block_k),
         )
     return on_host()
+
+
+def _checked(inputs: Inputs) -> Inputs:
+    """Return what a kernel would take on trust, each of the shape and type that it reads.
+
+    Raises:
+        AssertionError: One is not.
+    """
+    (num_layers, num_experts), device = inputs.mean.shape, inputs.mean.device
+    (num_starts, num_slots), num_ranks = inputs.phy2log.shape, len(inputs.slowness)
+    assert serves(num_experts, num_slots, num_ranks)
+    assert num_slots % num_ranks == 0
+    layers, starts = (num_layers, num_experts), (num_starts, num_slots)
+    reals, whole = (torch.float64,), (torch.int64,)
+    shapes: dict[str, tuple[tuple[int, ...], tuple[torch.dtype, ...]]] = {
+        "mean": (layers, reals),
+        "covariance": ((*layers, num_experts), (torch.float32, torch.float64)),
+        "home": (layers, whole),
+        "slowness": ((num_ranks,), reals),
+        "node": ((num_ranks,), whole),
+        "phy2log": (starts, whole),
+        "origin": (starts, whole),
+        "layer": ((num_starts,), whole),
+        "numbers": ((2 + num_starts,), reals),
+        "max_moved": ((num_starts,), whole),
+    }
+    for name, (shape, dtypes) in shapes.items():
+        check(getattr(inputs, name), name, shape, dtypes, device)
+    return inputs
 
 
 def _scratch(
@@ -126,8 +155,7 @@ def launch_options(num_places: int) -> dict[str, Any]:
     With two to four places for a thread, and as many registers as there are then.
     """
     num_warps = 4 if num_places <= 256 else 8 if num_places <= 512 else 16
-    exact = {"num_stages": 1, "enable_fp_fusion": False}
-    return {"num_warps": num_warps, "maxnreg": min(255, 65536 // (32 * num_warps)), **exact}
+    return {"num_warps": num_warps, "maxnreg": min(255, 65536 // (32 * num_warps)), **EXACT}
 
 
 @triton.jit(do_not_specialize=["num_experts", "num_ranks", "per_rank", "max_steps", "max_count"])

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from .triton_parts import at_index, row_of
+from .triton_parts import at_index, row_of, value_of
 
 
 class Ground(NamedTuple):
@@ -81,12 +81,6 @@ def slots_of(ground, BLOCK_R: tl.constexpr, BLOCK_K: tl.constexpr):
     r, k = tl.arange(0, BLOCK_R)[:, None], tl.arange(0, BLOCK_K)[None, :]
     is_slot = (r < ground.num_ranks) & (k < ground.per_rank)
     return tl.where(is_slot, r * ground.per_rank + k, -2)
-
-
-@triton.jit
-def value_of(risk, slowness, load, variance):
-    """Return what ranks of this mean and variance of their load are worth; less is better."""
-    return (load + risk * tl.sqrt(tl.maximum(variance, 0.0))) * slowness
 
 
 @triton.jit

@@ -125,3 +125,9 @@ def ordered_sum(values, index, count):
     for wanted in range(count):
         total += at_index(values, index, wanted)
     return total
+
+
+@triton.jit
+def value_of(risk, slowness, load, variance):
+    """Return what ranks of this mean and variance of their load are worth; less is better."""
+    return (load + risk * tl.sqrt(tl.maximum(variance, 0.0))) * slowness

@@ -19,9 +19,8 @@ from .triton_moves import (
     limit_of,
     rate_of,
     slots_of,
-    value_of,
 )
-from .triton_parts import at_index, row_of
+from .triton_parts import at_index, row_of, value_of
 
 
 @triton.jit

@@ -16,7 +16,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .triton_parts import at_index, holds, ordered_sum, row_of
+from .triton_parts import at_index, holds, ordered_sum, row_of, value_of
 
 
 @triton.jit
@@ -48,7 +48,7 @@ def packed(
         spread = variance + 2.0 * with_it * part + own
         is_open = is_pack & (num_filled < capacity)
         has_it = holds(held, put)
-        value = tl.where(is_open, worth(risk, slow, load + tokens, spread), float("inf"))
+        value = tl.where(is_open, value_of(risk, slow, load + tokens, spread), float("inf"))
         free = tl.where(has_it, float("inf"), value)
         pack = tl.argmin(free, axis=0)
         if tl.min(free, axis=0) == float("inf"):
@@ -146,7 +146,7 @@ def swapped(
     held, load, variance = packs
     p, k = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_K)
     threshold = tolerance * (ordered_sum(load, p, num_packs) / num_packs)
-    value = tl.where(p < num_packs, worth(risk, slow, load, variance), float("-inf"))
+    value = tl.where(p < num_packs, value_of(risk, slow, load, variance), float("-inf"))
     worst = tl.max(value, axis=0)
     num_left = max_swaps
     while num_left > 0:
@@ -166,7 +166,7 @@ def swapped(
             load, variance = _exchanged(
                 known, cross, load, variance, heavy, light, i, j, BLOCK_E, BLOCK_M
             )
-            value = tl.where(p < num_packs, worth(risk, slow, load, variance), float("-inf"))
+            value = tl.where(p < num_packs, value_of(risk, slow, load, variance), float("-inf"))
             worst = tl.max(value, axis=0)
         else:
             num_left = 0
@@ -216,8 +216,8 @@ def _gains(
         light_spread = variance + 2.0 * with_i * share_i + own_i
         light_spread = light_spread[:, None] - light_j - both + own_j
         after = tl.maximum(
-            worth(risk, heavy_slow, heavy_load - moved, heavy_spread),
-            worth(risk, slow[:, None], load[:, None] + moved, light_spread),
+            value_of(risk, heavy_slow, heavy_load - moved, heavy_spread),
+            value_of(risk, slow[:, None], load[:, None] + moved, light_spread),
         )
         is_better = (worst - after > best) & (is_barred == 0) & (holds(held, i) == 0)[:, None]
         best = tl.where(is_better, worst - after, best)
@@ -269,12 +269,6 @@ def _exchanged(
     tl.store(at_light + other, new_light, mask=is_expert)
     tl.debug_barrier()
     return load, after
-
-
-@triton.jit
-def worth(risk, slow, load, variance):
-    """Return what packs of such loads and variances are worth; less is better."""
-    return (load + risk * tl.sqrt(tl.maximum(variance, 0.0))) * slow
 
 
 @triton.jit

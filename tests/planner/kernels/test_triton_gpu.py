@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -45,7 +46,7 @@ def on_triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(kernels, "has_triton", lambda device: True)
     monkeypatch.setattr(kernels, "_HAS_NUMBA", False)
-    monkeypatch.setattr(triton_gpu, "num_concurrent", lambda device: 1)
+    monkeypatch.setattr(triton_gpu, "num_concurrent", lambda *_: 1)
     with races():
         yield
 
@@ -267,7 +268,7 @@ def test_what_does_not_fit_a_program_has_one_start(monkeypatch: pytest.MonkeyPat
     from expertplane_planner.kernels import triton_gpu
 
     monkeypatch.setattr(kernels, "has_triton", lambda device: True)
-    monkeypatch.setattr(triton_gpu, "num_concurrent", lambda device: 528)
+    monkeypatch.setattr(triton_gpu, "num_concurrent", lambda *_: 528)
     cpu = torch.device("cpu")
 
     assert kernels.num_idle_starts(cpu, 58, 256, 288, 32) == 9
@@ -362,3 +363,18 @@ def test_a_device_that_fails_says_nothing_about_triton(monkeypatch: pytest.Monke
         assert kernels.has_triton(torch.device("cuda"))
     finally:
         kernels._can_launch.cache_clear()
+
+
+def test_large_programs_leave_room_for_fewer_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four programs of four warps share a multiprocessor, of eight warps one has it for itself."""
+    from expertplane_planner.kernels import triton_gpu
+
+    device = SimpleNamespace(multi_processor_count=132)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: device)
+    monkeypatch.setattr(kernels, "has_triton", lambda _: True)
+    cuda = torch.device("cuda")
+
+    assert triton_gpu.num_concurrent(cuda, 32, 9) == 4 * 132
+    assert kernels.num_idle_starts(cuda, 58, 256, 288, 32) == 4 * 132 // 58
+    assert kernels.num_idle_starts(cuda, 58, 1024, 2048, 256) == 132 // 58
+    assert kernels.num_idle_starts(cuda, 1856, 256, 288, 32) == 1

@@ -316,3 +316,19 @@ def test_a_gpu_finds_what_the_host_finds(shape: tuple[int, int, int]) -> None:
         expected.peak[every, expected.num_steps], rel=1e-5
     )
     assert (found.num_steps == expected.num_steps).mean() > 0.9
+
+
+@interpreted
+@pytest.mark.parametrize("wrong", ["mean", "origin", "layer"])
+def test_the_launcher_refuses_what_the_kernel_would_misread(wrong: str) -> None:
+    """Pointers know neither dtype nor shape: the launcher looks at both."""
+    case = _layer(0, (6, 3, 3))
+
+    def spoiled(*tensors: Tensor, **options: Any) -> Search:
+        names = ("mean", "covariance", "home", "slowness", "node", "phy2log", "origin", "layer")
+        chosen = dict(zip(names, tensors, strict=True))
+        chosen[wrong] = chosen[wrong].to(torch.int32)
+        return _on_triton(*chosen.values(), **options)
+
+    with pytest.raises(AssertionError, match=f"Expected {wrong} of"):
+        case.found(spoiled)
